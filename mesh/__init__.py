@@ -1,0 +1,1 @@
+"""A Linkerd-compatible service mesh: control plane and proxy."""

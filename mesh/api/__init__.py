@@ -1,0 +1,1 @@
+"""Typed resources as users write them, and the messages between control plane and proxy."""

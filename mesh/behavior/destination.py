@@ -1,0 +1,88 @@
+"""A destination as a client proxy sees it: what discovery said so far, and the router and backend made of it.
+
+Usable once endpoints, profile and outbound policy have each been heard. Later messages change it in place; when the
+watches end, what was last heard stays (the control plane may be gone for a while).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+from typing import Generic, TypeVar
+
+import msgspec
+
+from mesh.api.messages import Endpoint, Endpoints, EndpointsChange, NotFound, OutboundPolicy, Profile, WatchMessage
+from mesh.behavior.backend import Backend, BackendSettings, Driver
+from mesh.behavior.routes import Router, build_router
+
+T = TypeVar("T")
+C = TypeVar("C")
+
+
+class Destination(Generic[T, C]):
+    """One entry of the discovery cache."""
+
+    def __init__(self, authority: str, settings: BackendSettings, driver: Driver[T, C], rng: Random) -> None:
+        self.authority = authority
+        self._settings = settings
+        self._driver = driver
+        self._rng = rng
+        self._endpoints: dict[str, Endpoint] | None = None
+        self._profile: Profile | None = None
+        self._policy: OutboundPolicy | None = None
+        self.not_found = False
+        self.router: Router | None = None
+        self.backend: Backend[T, C] | None = None
+
+    @property
+    def usable(self) -> bool:
+        return self.router is not None and self.backend is not None
+
+    def apply(self, now: float, message: WatchMessage) -> None:
+        """Takes in one message of any of the destination's watches."""
+        match message:
+            case NotFound():
+                self.not_found = True
+            case Endpoints():
+                self.not_found = False
+                self._endpoints = {e.address: e for e in message.endpoints}
+            case EndpointsChange():
+                known = self._endpoints if self._endpoints is not None else {}
+                for address in message.remove:
+                    known.pop(address, None)
+                known.update((e.address, e) for e in message.add)
+                self._endpoints = known
+            case Profile():
+                if self._same_rules(message, self._profile):
+                    return
+                self._profile = message
+                self.router = None
+            case OutboundPolicy():
+                if self._same_rules(message, self._policy):
+                    return
+                self._policy = message
+                self.router = None
+            case _:
+                raise TypeError(f"{type(message).__name__} does not speak of a destination")
+        self._build(now)
+
+    def _build(self, now: float) -> None:
+        if self._profile is None or self._policy is None or self._endpoints is None:
+            return
+        if self.router is None:
+            self.router = build_router(self._profile, self._policy, now)
+        accrual = None if self._profile.exists else self._policy.failure_accrual
+        settings = replace(self._settings, queue=self._policy.queue, accrual=accrual)
+        if self.backend is None:
+            self.backend = Backend(settings, self._driver, self._rng, now)
+        else:
+            self.backend.configure(now, settings)
+        self.backend.update(now, self._endpoints.values())
+
+    @staticmethod
+    def _same_rules(new: Profile | OutboundPolicy, old: Profile | OutboundPolicy | None) -> bool:
+        """Whether only version and time differ: then budgets and breakers keep their state."""
+        return (
+            old is not None and msgspec.structs.replace(new, version=old.version, published_at=old.published_at) == old
+        )
