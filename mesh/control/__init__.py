@@ -1,0 +1,1 @@
+"""The control plane: identity, destination and policy, each alone or together."""

@@ -1,0 +1,199 @@
+"""Flags → one frozen struct for each component, files read and checked.
+
+python -m mesh.control identity     --listen … --admin … --trust-anchors … --issuer … --token-key …
+python -m mesh.control destination  --listen … --admin … --trust-anchors … --registry … --identity-addr … --token …
+python -m mesh.control policy       (as destination)
+python -m mesh.control all          --<component>-listen … --<component>-admin …, and the rest once
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from cryptography import x509
+
+from mesh.api.durations import InvalidDuration, parse_duration
+from mesh.behavior.renewal import MIN_REFRESH_SECONDS
+from mesh.control.log import LEVELS
+from mesh.control.names import DEFAULT_TRUST_DOMAIN, component_name, is_dns_name
+from mesh.control.pki import InvalidCredentials, load_certificates
+from mesh.control.renewal import IdentityAddress
+from mesh.control.tokens import InvalidTokenKey, TokenVerifier
+
+COMPONENTS = ("identity", "destination", "policy")
+
+
+class InvalidFlags(Exception):
+    """A flag, or the file that it names, cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """What every component has."""
+
+    component: str
+    listen: Address
+    admin: Address
+    local_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityConfig:
+    server: ServerConfig
+    issuer: Path
+    verifier: TokenVerifier
+    leaf_lifetime: float
+    """Seconds; Linkerd's 24 h, less in drills."""
+    clock_skew: float
+    """Seconds added at both ends of a leaf's life; Linkerd's 20 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryConfig:
+    server: ServerConfig
+    registry: Path
+    identity: IdentityAddress
+    token: Path
+    min_refresh: float
+    """Seconds; least time between two attempts to renew the own leaf."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One process: the components it runs."""
+
+    trust_domain: str
+    anchors: list[x509.Certificate]
+    log_level: str
+    identity: IdentityConfig | None
+    discoveries: tuple[DiscoveryConfig, ...]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InvalidFlags(f"{message} (see python -m mesh.control --help)")
+
+
+def parse(arguments: Sequence[str]) -> Config:
+    """Raises InvalidFlags; prints and exits 0 for --help."""
+    flags = _parser().parse_args(arguments)
+    components = COMPONENTS if flags.component == "all" else (flags.component,)
+    anchors = _anchors(flags.trust_anchors)
+    if not is_dns_name(flags.trust_domain):
+        raise InvalidFlags(f"--trust-domain: {flags.trust_domain!r} is not a DNS name")
+    identity = _identity(flags) if "identity" in components else None
+    discoveries = tuple(_discovery(flags, name) for name in components if name != "identity")
+    return Config(flags.trust_domain, anchors, flags.log_level, identity, discoveries)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m mesh.control", description="Control plane of the mesh.")
+    commands = parser.add_subparsers(dest="component", required=True, parser_class=_Parser)
+    for name in (*COMPONENTS, "all"):
+        command = commands.add_parser(name)
+        together = name == "all"
+        for component in COMPONENTS if together else (name,):
+            prefix = f"--{component}-" if together else "--"
+            for what in ("listen", "admin"):
+                flag = f"{prefix}{what}"
+                command.add_argument(flag, dest=f"{component}_{what}", required=True, type=_address, metavar="IP:PORT")
+            command.add_argument(
+                f"{prefix}local-name", dest=f"{component}_name", metavar="NAME", help="TLS name of its certificate"
+            )
+        command.add_argument("--trust-domain", default=DEFAULT_TRUST_DOMAIN)
+        command.add_argument("--trust-anchors", required=True, type=Path, metavar="FILE", help="PEM")
+        command.add_argument("--log-level", choices=LEVELS, default="info")
+        if name in ("identity", "all"):
+            command.add_argument("--issuer", required=True, type=Path, metavar="DIR", help="ca.crt, tls.crt, tls.key")
+            command.add_argument(
+                "--token-key", required=True, type=Path, metavar="FILE", help="Ed25519 public key, PEM"
+            )
+            command.add_argument("--leaf-lifetime", type=_duration, default=86_400.0, metavar="DURATION", help="24h")
+            command.add_argument("--clock-skew", type=_duration, default=20.0, metavar="DURATION", help="20s")
+        if name != "identity":
+            command.add_argument("--registry", required=True, type=Path, metavar="DIR")
+            command.add_argument("--identity-addr", required=not together, type=_address, metavar="IP:PORT")
+            if not together:
+                command.add_argument("--identity-name", metavar="NAME", help="TLS name of identity's certificate")
+            for component in ("destination", "policy") if together else (name,):
+                flag = f"--{component}-token" if together else "--token"
+                command.add_argument(flag, dest=f"{component}_token", required=True, type=Path, metavar="FILE")
+            command.add_argument("--min-refresh", type=_duration, default=MIN_REFRESH_SECONDS, metavar="DURATION")
+    return parser
+
+
+def _identity(flags: argparse.Namespace) -> IdentityConfig:
+    if flags.leaf_lifetime <= 0:
+        raise InvalidFlags("--leaf-lifetime: must be longer than zero")
+    if not flags.issuer.is_dir():
+        raise InvalidFlags(f"--issuer: {flags.issuer} is not a directory")
+    try:
+        verifier = TokenVerifier.from_pem(_read(flags.token_key, "--token-key"))
+    except InvalidTokenKey as error:
+        raise InvalidFlags(f"--token-key: {flags.token_key}: {error}") from None
+    return IdentityConfig(_server(flags, "identity"), flags.issuer, verifier, flags.leaf_lifetime, flags.clock_skew)
+
+
+def _discovery(flags: argparse.Namespace, component: str) -> DiscoveryConfig:
+    if not flags.registry.is_dir():
+        raise InvalidFlags(f"--registry: {flags.registry} is not a directory")
+    token: Path = getattr(flags, f"{component}_token")
+    _read(token, "--token")
+    if flags.min_refresh <= 0:
+        raise InvalidFlags("--min-refresh: must be longer than zero")
+    address: Address = flags.identity_addr or flags.identity_listen
+    name = flags.identity_name or component_name("identity", flags.trust_domain)
+    identity = IdentityAddress(address.host, address.port, name)
+    return DiscoveryConfig(_server(flags, component), flags.registry, identity, token, flags.min_refresh)
+
+
+def _server(flags: argparse.Namespace, component: str) -> ServerConfig:
+    name = getattr(flags, f"{component}_name") or component_name(component, flags.trust_domain)
+    if not is_dns_name(name):
+        raise InvalidFlags(f"--local-name: {name!r} is not a DNS name")
+    return ServerConfig(component, getattr(flags, f"{component}_listen"), getattr(flags, f"{component}_admin"), name)
+
+
+def _anchors(path: Path) -> list[x509.Certificate]:
+    try:
+        return load_certificates(_read(path, "--trust-anchors"), str(path))
+    except InvalidCredentials as error:
+        raise InvalidFlags(f"--trust-anchors: {error}") from None
+
+
+def _read(path: Path, flag: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidFlags(f"{flag}: {path}: {error.strerror or error}") from None
+
+
+def _address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not IP:PORT")
+    return Address(host.strip("[]"), int(port))
+
+
+def _duration(text: str) -> float:
+    try:
+        seconds = parse_duration(text)
+    except InvalidDuration as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not math.isfinite(seconds):
+        raise argparse.ArgumentTypeError(f"{text!r} is too long")
+    return seconds

@@ -1,0 +1,110 @@
+"""The destination and policy components: watches over the registry.
+
+GET /v1/destinations/<authority>       endpoints and profile        destination
+GET /v1/outbound/<authority>           outbound policy              policy
+GET /v1/inbound/<ns>/<pod>/<port>      inbound policy               policy
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from mesh.control.endpoints import InvalidAuthority, parse_authority
+from mesh.control.http import Handler, Request, Response, Stream, Watch
+from mesh.control.log import Log
+from mesh.control.metrics import Metrics
+from mesh.control.names import is_dns_name, is_label
+from mesh.control.registry.files import POLL_SECONDS, RegistryFiles
+from mesh.control.registry.index import Index
+from mesh.control.watches import Complaints, DestinationTopic, InboundTopic, OutboundTopic, State, Topic, Watches
+
+CreateTopic = Callable[[State], Topic]
+
+
+class Discovery:
+    """One registry, its watches, and the server that hands them out."""
+
+    def __init__(self, files: RegistryFiles, trust_domain: str, log: Log, metrics: Metrics) -> None:
+        self._files = files
+        self._trust_domain = trust_domain
+        self._complaints = Complaints(log)
+        self._log = log
+        self._metrics = metrics
+        self.watches = Watches()
+        metrics.gauge("control_watches", "Open watches", lambda: float(len(self.watches)))
+        metrics.gauge("registry_version", "Changes of the registry seen", lambda: float(self.watches.state.version))
+        metrics.counter("control_updates_total", "Lines sent to open watches because the registry changed")
+
+    def load(self) -> None:
+        """Raises RegistryUnreadable."""
+        self._files.load()
+        self._publish()
+
+    def poll(self) -> None:
+        if self._files.poll():
+            self._publish()
+
+    async def watch_registry(self) -> None:
+        """Polls the registry for ever."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            self.poll()
+
+    def _publish(self) -> None:
+        sent = self.watches.publish(Index(self._files.resources()), time.time())
+        self._metrics.add("control_updates_total", float(sent))
+        self._log.debug("registry changed", version=self.watches.state.version, lines=sent)
+
+    # ---- requests
+
+    def destination_handler(self) -> Handler:
+        return partial(self._handle, self._destination)
+
+    def policy_handler(self) -> Handler:
+        return partial(self._handle, self._policy)
+
+    def _handle(self, topic: Callable[[list[str]], CreateTopic | None], request: Request) -> Response | Watch:
+        if request.method != "GET":
+            return _refusal(405, "use GET")
+        try:
+            create = topic(request.path.split("/")[1:])
+        except InvalidAuthority as error:
+            return _refusal(400, str(error))
+        if create is None:
+            return _refusal(404, f"no such path: {request.path}")
+        return Watch(partial(self._open, request.path, create))
+
+    def _open(self, key: str, create: CreateTopic, stream: Stream) -> Callable[[], None]:
+        self.watches.subscribe(key, create, stream)
+        return partial(self.watches.unsubscribe, key, stream)
+
+    def _destination(self, parts: list[str]) -> CreateTopic | None:
+        match parts:
+            case ["v1", "destinations", text]:
+                authority = parse_authority(text, self._trust_domain)
+                return lambda state: DestinationTopic(authority, self._trust_domain, self._complaints, state)
+        return None
+
+    def _policy(self, parts: list[str]) -> CreateTopic | None:
+        match parts:
+            case ["v1", "outbound", text]:
+                authority = parse_authority(text, self._trust_domain)
+                return lambda state: OutboundTopic(authority, self._complaints, state)
+            case ["v1", "inbound", namespace, pod, port]:
+                if not is_label(namespace) or not is_dns_name(pod) or not _is_port(port):
+                    raise InvalidAuthority(f"{namespace}/{pod}/{port} is not NAMESPACE/POD/PORT")
+                return lambda state: InboundTopic(namespace, pod, self._complaints, state)
+        return None
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65_535
+
+
+def _refusal(status: int, text: str) -> Response:
+    return Response(status, msgspec.json.encode({"error": text}))

@@ -1,0 +1,110 @@
+"""Where an authority's requests go: Service + EndpointSlice + Pod → endpoints.
+
+    cart.shop.svc.cluster.local:8080 ─► Service shop/cart ─► its slices ─► ready addresses ─► each one's Pod
+
+A meshed pod (annotation `linkerd.io/proxy-version`) is dialled at its inbound proxy with its identity as TLS name;
+any other at the slice's address and port, in plaintext. An address whose slice names a Pod that the registry does not
+(yet) have is left out: taken as not meshed it would get plaintext that its proxy must never see.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mesh.api.messages import Endpoint
+from mesh.api.resources import EndpointSlice, Pod, Service, SliceEndpoint
+from mesh.control.names import identity_name
+from mesh.control.registry.index import Index, Key
+
+PROXY_VERSION = "linkerd.io/proxy-version"
+INBOUND_ADDRESS = "gameday.dev/inbound-address"
+"""`ip:port` of a pod's inbound proxy, for worlds where pods share an ip."""
+INBOUND_PORT = 4143
+
+_AUTHORITY = re.compile(r"([a-z0-9-]+)\.([a-z0-9-]+)\.svc\.([a-z0-9.-]+):(\d{1,5})")
+
+
+class InvalidAuthority(ValueError):
+    """Not the name and port of a service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """`service.namespace.svc.domain:port`."""
+
+    text: str
+    service: Key
+    port: int
+
+    @property
+    def host(self) -> str:
+        return self.text.rpartition(":")[0]
+
+
+def parse_authority(text: str, cluster_domain: str) -> Authority:
+    """Raises InvalidAuthority."""
+    match = _AUTHORITY.fullmatch(text)
+    if match is None or match.group(3) != cluster_domain or not 1 <= int(match.group(4)) <= 65_535:
+        raise InvalidAuthority(f"{text!r} is not SERVICE.NAMESPACE.svc.{cluster_domain}:PORT")
+    return Authority(text, (match.group(2), match.group(1)), int(match.group(4)))
+
+
+def endpoints_of(index: Index, authority: Authority, trust_domain: str) -> dict[str, Endpoint] | None:
+    """Ready endpoints by address; None where there is no such service."""
+    service = index.services.get(authority.service)
+    if service is None:
+        return None
+    found: dict[str, Endpoint] = {}
+    for piece in index.slices(authority.service):
+        port = _slice_port(service, piece, authority.port)
+        if port is None:
+            continue
+        for member in piece.endpoints:
+            endpoint = _endpoint(index, piece.metadata.namespace, member, port, trust_domain)
+            if endpoint is not None:
+                found[endpoint.address] = endpoint
+    return found
+
+
+def _slice_port(service: Service, piece: EndpointSlice, port: int) -> int | None:
+    """The pod's port behind the service's `port`.
+
+    A slice carries the resolved port under the service port's name. A port that the service does not list is taken as
+    the pod's own, as in Linkerd.
+    """
+    listed = next((p for p in service.spec.ports if p.port == port), None)
+    if listed is None:
+        return port
+    for candidate in piece.ports:
+        if candidate.name == listed.name:
+            return candidate.port
+    return None
+
+
+def _endpoint(index: Index, namespace: str, member: SliceEndpoint, port: int, trust_domain: str) -> Endpoint | None:
+    if not member.conditions.ready or not member.addresses:
+        return None
+    ip = member.addresses[0]
+    reference = member.target_ref
+    if reference is None or reference.kind != "Pod":
+        return Endpoint(address=_join(ip, port), pod=reference.name if reference else ip, namespace=namespace)
+    pod = index.pods.get((namespace, reference.name))
+    if pod is None:
+        return None
+    if PROXY_VERSION not in pod.metadata.annotations:
+        return Endpoint(address=_join(ip, port), pod=reference.name, namespace=namespace)
+    return Endpoint(
+        address=pod.metadata.annotations.get(INBOUND_ADDRESS, _join(ip, INBOUND_PORT)),
+        pod=reference.name,
+        namespace=namespace,
+        identity=pod_identity(pod, trust_domain),
+    )
+
+
+def pod_identity(pod: Pod, trust_domain: str) -> str:
+    return identity_name(pod.spec.service_account_name, pod.metadata.namespace, trust_domain)
+
+
+def _join(ip: str, port: int) -> str:
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
