@@ -1,0 +1,63 @@
+"""`python -m mesh.proxy`: one sidecar, configured by environment variables only (`mesh.proxy.config`)."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from random import Random
+
+import uvloop
+
+from mesh.proxy.admin import LEVELS
+from mesh.proxy.config import Config, InvalidConfig, load_config
+from mesh.proxy.proxy import Proxy
+
+
+async def _run(config: Config) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    proxy = Proxy(config, os.environ, Random())  # balancing and jitter, not secrets
+    starting = loop.create_task(proxy.start())
+    stopping = loop.create_task(stop.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    status = 0
+    if starting.done() and (error := starting.exception()) is not None:
+        if not isinstance(error, OSError):
+            raise error
+        print(f"gameday proxy: {error}", file=sys.stderr)
+        status = 1
+    else:
+        # What start-up made stays for good: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        await stop.wait()
+        if not starting.done():
+            starting.cancel()
+        await proxy.drain()
+    await proxy.stop()
+    return status
+
+
+def main() -> int:
+    """Runs until SIGTERM. Exit codes: 0 drained, 1 could not start, 2 wrong configuration."""
+    try:
+        config = load_config()
+    except InvalidConfig as error:
+        print(f"gameday proxy: {error}", file=sys.stderr)
+        return 2
+    logging.basicConfig(
+        level=LEVELS[config.log_level],
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    return uvloop.run(_run(config))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

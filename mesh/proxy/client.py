@@ -1,0 +1,236 @@
+"""A connection to an endpoint: one request at a time, kept alive between them.
+
+    connecting ──► (TLS handshake ──► accepted?) ──► idle ⇄ serving ──► closed
+
+Over TLS the connection counts as open only when the server has said that it accepted our certificate
+(`wire.tls.ALPN_ACCEPTED`): until then nothing is written, and a refusal is a failed handshake that costs no request.
+
+When a connection breaks before the first byte of a response, the request may be sent again iff the connection had
+served before (a keep-alive connection that the server closed while the request was on its way), its method is
+idempotent (RFC 9110 section 9.2.2) and its body is still held. Anything else might be done twice, and gets 502.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING
+
+from mesh.behavior.outcome import Cause
+from mesh.proxy.telemetry import EndpointSeries, TcpSeries
+from mesh.proxy.wire.http1 import MessageError, ResponseHead, ResponseReader
+from mesh.proxy.wire.tls import ACCEPTED, TlsShim
+
+if TYPE_CHECKING:
+    from mesh.behavior.backend import EndpointState
+    from mesh.proxy.driver import BackendDriver
+    from mesh.proxy.request import Request
+    from mesh.proxy.server import Transport
+
+DRAIN_LIMIT_BYTES = 64 * 1024
+"""Of a response that nobody wants any more, before the connection is dropped instead of read to its end."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """One connection of one endpoint."""
+
+    __slots__ = (
+        "_closed",
+        "_drained",
+        "_driver",
+        "_greeting",
+        "_head",
+        "_over",
+        "_reader",
+        "_served",
+        "_tcp",
+        "deadline",
+        "endpoint",
+        "failed",
+        "request",
+        "rtt",
+        "series",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        driver: BackendDriver,
+        endpoint: EndpointState[Request, ClientConnection],
+        series: EndpointSeries,
+        tcp: TcpSeries,
+    ) -> None:
+        self._driver = driver
+        self.endpoint = endpoint
+        self.series = series
+        self._tcp = tcp
+        self._reader = ResponseReader(self)
+        self.transport: Transport = None  # type: ignore[assignment]  # set by connection_made, before any use
+        self.request: Request | None = None
+        self._head: ResponseHead | None = None
+        self._over = False
+        self._served = 0
+        self._drained = 0
+        self._closed = False
+        self._greeting: bytes | None = None
+        self.deadline: asyncio.TimerHandle | None = None
+        """For the handshake, up to and including the server's word that it accepted us."""
+        self.rtt: float | None = None
+        self.failed = False
+
+    @property
+    def serving(self) -> bool:
+        """Whether a response is awaited or being read, wanted or not."""
+        return self.request is not None or self._head is not None
+
+    # ---- asyncio.Protocol, or the upper side of a TLS shim
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # a shim, too
+        self.transport = transport
+        self._tcp.opened.value += 1
+        if isinstance(transport, TlsShim) and transport.accepts_explicitly:
+            self._greeting = b""
+        else:
+            self._driver.established(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._tcp.read.value += len(data)
+        if self._greeting is not None:
+            self._greeting += data
+            if self._greeting == ACCEPTED:
+                self._greeting = None
+                self._driver.established(self)
+            elif not ACCEPTED.startswith(self._greeting):
+                self.transport.abort()
+            return
+        if not self.serving:
+            # Bytes that no request asked for: whatever they are, this connection cannot be trusted with one.
+            self.transport.abort()
+            return
+        try:
+            self._reader.feed(data)
+        except MessageError as error:
+            self._broken(Cause.CONNECT, error)
+            self.transport.abort()
+            return
+        if self._drained > DRAIN_LIMIT_BYTES and not self._over:
+            self._broken(Cause.CONNECT, None)
+            self.transport.abort()
+        elif self._over:
+            self._finish(reusable=self._head is not None and self._head.keep_alive and not self._head.until_close)
+        elif self.request is not None:
+            self.request.client.flush()
+
+    def eof_received(self) -> None:
+        """The transport closes, and `connection_lost` says what that meant."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._tcp.closed.value += 1
+        if self._greeting is not None:
+            self._driver.not_established(self, error)
+            return
+        if self._closed:
+            return
+        self._closed = True
+        if not self.serving:
+            self._driver.lost(self)
+        elif self._reader.end_of_stream():
+            self._finish(reusable=False)
+        else:
+            self._broken(Cause.CONNECT, error)
+
+    def pause_writing(self) -> None:
+        if self.request is not None:
+            self.request.server_paused(True)
+
+    def resume_writing(self) -> None:
+        if self.request is not None:
+            self.request.server_paused(False)
+
+    # ---- for the request
+
+    def start(self, request: Request, method: str, data: bytes) -> None:
+        """Sends a request's head, and as much of its body as there is."""
+        self.request = request
+        self._over = False
+        self._drained = 0
+        self._head = None
+        self.rtt = None
+        self.failed = False
+        self._reader.expect(method)
+        self._tcp.written.value += len(data)
+        self.transport.write(data)
+
+    def write(self, data: bytes) -> None:
+        self._tcp.written.value += len(data)
+        self.transport.write(data)
+
+    def release(self) -> None:
+        """The request wants nothing more of this connection: what is left of the response is read and thrown away."""
+        self.request = None
+
+    def close(self) -> None:
+        """Ends the connection; nobody is to hear of it."""
+        self._closed = True
+        self._greeting = None
+        self.transport.close()
+
+    def abort(self) -> None:
+        self._closed = True
+        self._greeting = None
+        self.request = None
+        self._head = None
+        self.transport.abort()
+
+    # ---- ResponseSink
+
+    def response_head(self, head: ResponseHead) -> None:
+        if self.serving and self._head is None and self.request is not None:
+            self._head = head
+            self.request.response_head(self, head)
+        else:
+            self._over = True
+            self._head = None  # a second response to one request: not reusable
+
+    def response_body(self, data: bytes) -> None:
+        if self._over:
+            return  # of a response that nobody asked for
+        if self.request is not None:
+            self.request.response_body(data)
+        else:
+            self._drained += len(data)
+
+    def response_end(self) -> None:
+        self._over = True
+
+    # ---- inside
+
+    def _finish(self, reusable: bool) -> None:
+        self._over = False
+        self._head = None
+        self._served += 1
+        request, self.request = self.request, None
+        if request is not None:
+            request.response_end(self, reusable)
+        else:
+            self._driver.finished(self, reusable, self.rtt, self.failed)
+        if not reusable:
+            self.close()
+
+    def _broken(self, cause: Cause, error: Exception | None) -> None:
+        """The connection ended, or made no sense, in the middle of an exchange."""
+        self._closed = True
+        request, self.request = self.request, None
+        begun = self._reader.started
+        self._head = None
+        if request is None:
+            self._driver.finished(self, False, self.rtt, self.failed)
+            return
+        rejected = not self._served and isinstance(error, ssl.SSLError)
+        if rejected:
+            self._driver.rejected(error)
+        stale = self._served > 0 and request.idempotent
+        if not begun and (rejected or stale) and request.can_resend():
+            request.returned_unsent(self)
+        else:
+            request.try_broken(self, cause)

@@ -1,0 +1,1 @@
+"""What a peer's request goes through: detection, TLS, policy, the app's connection pool."""

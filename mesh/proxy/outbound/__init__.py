@@ -1,0 +1,1 @@
+"""What an app's own request goes through: discovery, route, exchange (retries, timeouts), balancer."""

@@ -1,0 +1,191 @@
+"""One proxy process, put together.
+
+admin listener                       at once
+identity ──► first certificate       /ready answers 503 until then
+outbound and inbound listeners       only then, as Linkerd does
+SIGTERM                              stop accepting, let requests finish, exit within the grace period
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Mapping
+from random import Random
+from time import monotonic
+
+from mesh.behavior.backend import Backend
+from mesh.proxy.admin import Admin
+from mesh.proxy.client import ClientConnection
+from mesh.proxy.config import Address, Config, ControlService
+from mesh.proxy.control import ControlClient
+from mesh.proxy.identity import IdentityClient
+from mesh.proxy.inbound.service import InboundService
+from mesh.proxy.metrics import Registry, Sample
+from mesh.proxy.outbound.discovery import Discovery
+from mesh.proxy.outbound.service import OutboundService
+from mesh.proxy.request import Request
+from mesh.proxy.telemetry import DirectionTelemetry, OutboundTelemetry, ProcessTelemetry
+
+VERSION = "0.1.0"
+LAG_PROBE_SECONDS = 0.1
+DRAIN_LOOK_SECONDS = 0.05
+
+log = logging.getLogger("proxy")
+
+
+class _NoIdentity:
+    """Identity is disabled: plaintext both ways."""
+
+    client_context: ssl.SSLContext | None = None
+    server_context: ssl.SSLContext | None = None
+
+
+class Proxy:
+    """Owns the listeners and the long-running tasks."""
+
+    def __init__(self, config: Config, environment: Mapping[str, str], rng: Random) -> None:
+        self.config = config
+        self.registry = Registry()
+        self._loop = loop = asyncio.get_running_loop()
+        self._process = ProcessTelemetry(self.registry, VERSION)
+        enabled = config.identity is not None
+        outbound_telemetry = OutboundTelemetry(self.registry, enabled)
+        inbound_telemetry = DirectionTelemetry(self.registry, "inbound", enabled)
+        self.identity = (
+            IdentityClient(config.identity, self.registry, rng, config.bind_ip) if config.identity is not None else None
+        )
+        credentials = self.identity if self.identity is not None else _NoIdentity()
+        self._policy = self._control(config.policy, rng, lambda: credentials.client_context)
+        destination = self._control(config.destination, rng, lambda: credentials.client_context)
+        self.discovery = Discovery(config, loop, rng, outbound_telemetry, credentials, destination, self._policy)
+        self.outbound = OutboundService(loop, rng, outbound_telemetry, self.discovery, config.max_in_flight)
+        self.inbound = InboundService(config, loop, rng, inbound_telemetry, credentials)
+        if self.identity is not None:
+            self.identity.on_renewal(self.discovery.forgive)
+        self._admin = Admin(self.registry, lambda: self._ready, environment)
+        self._ready = False
+        self._servers: list[asyncio.Server] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._telemetry = (outbound_telemetry, inbound_telemetry)
+        self._collect_gauges()
+
+    async def start(self) -> None:
+        """Listens on the admin port, gets a certificate, then opens the doors."""
+        await self._listen(self.config.admin_listen, self._admin.accept)
+        self._tasks.append(self._loop.create_task(self._probe_lag()))
+        if self.identity is not None:
+            task = self._loop.create_task(self.identity.run())
+            self._tasks.append(task)
+            ready = self._loop.create_task(self.identity.ready.wait())
+            await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                ready.cancel()
+                task.result()
+        workload, app = self.config.workload, self.config.app
+        if self._policy is not None and workload is not None and app is not None:
+            path = f"/v1/inbound/{workload.namespace}/{workload.pod}/{app.port}"
+            self._tasks.append(self._loop.create_task(self._policy.watch(path, self.inbound.policy.apply)))
+        await self._listen(self.config.outbound_listen, self.outbound.accept)
+        await self._listen(self.config.inbound_listen, self.inbound.accept)
+        self._ready = True
+        log.info("ready: outbound %s, inbound %s", self.config.outbound_listen, self.config.inbound_listen)
+
+    async def drain(self) -> None:
+        """Stops accepting, lets requests under way finish, closes what is idle."""
+        self._ready = False
+        for server in self._servers[1:]:
+            server.close()
+        deadline = monotonic() + self.config.shutdown_grace
+        services = (self.outbound, self.inbound)
+        for service in services:
+            service.draining = True
+            for connection in list(service.connections):
+                connection.drain()
+        while any(service.in_flight for service in services) and monotonic() < deadline:
+            await asyncio.sleep(DRAIN_LOOK_SECONDS)
+        await asyncio.sleep(0)  # what was written in this turn goes out
+
+    async def stop(self) -> None:
+        """Lets go of everything."""
+        for server in self._servers:
+            server.close()
+        self.discovery.stop()
+        if self.inbound.pool is not None:
+            self.inbound.pool.driver.shut_down()
+        for service in (self.outbound, self.inbound):
+            for connection in list(service.connections):
+                connection.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ---- inside
+
+    def _control(
+        self, service: ControlService | None, rng: Random, context: Callable[[], ssl.SSLContext | None]
+    ) -> ControlClient | None:
+        if service is None:
+            return None
+        return ControlClient(service, context, self.registry, rng, self.config.bind_ip)
+
+    async def _listen(self, address: Address, factory: Callable[[], asyncio.BaseProtocol]) -> None:
+        server = await self._loop.create_server(factory, address.host, address.port, backlog=1024)
+        self._servers.append(server)
+
+    async def _probe_lag(self) -> None:
+        """Sets the gauge to the worst delay; a scrape reads it and the next probe begins anew."""
+        gauge = self._process.loop_lag
+        while True:
+            due = monotonic() + LAG_PROBE_SECONDS
+            await asyncio.sleep(LAG_PROBE_SECONDS)
+            gauge.value = max(gauge.value * 0.98, monotonic() - due)
+
+    def _collect_gauges(self) -> None:
+        registry = self.registry
+
+        def backends(read: Callable[[Backend[Request, ClientConnection]], float]) -> list[Sample]:
+            return [
+                ({"parent_name": e.service or a, "parent_namespace": e.namespace}, read(e.destination.backend))
+                for a, e in self.discovery.cache
+                if e.destination.backend is not None
+            ]
+
+        def endpoints() -> list[Sample]:
+            now = monotonic()
+            samples: list[Sample] = []
+            for authority, entry in self.discovery.cache:
+                backend = entry.destination.backend
+                if backend is None:
+                    continue
+                ready = sum(state.ready(now) for state in backend.endpoints.values())
+                for name, count in (("ready", ready), ("pending", len(backend.endpoints) - ready)):
+                    labels = {"parent_name": entry.service or authority, "parent_namespace": entry.namespace}
+                    samples.append(({**labels, "endpoint_state": name}, float(count)))
+            return samples
+
+        prefix = "outbound_http_balancer"
+        registry.collect(f"{prefix}_endpoints", "gauge", "Endpoints by readiness.", endpoints)
+        registry.collect(
+            f"{prefix}_queue_length",
+            "gauge",
+            "Requests that wait for an endpoint.",
+            lambda: backends(lambda b: float(len(b.queue))),
+        )
+        registry.collect(
+            f"{prefix}_queue_gate_shut_total",
+            "counter",
+            "How often fail-fast shut the gate.",
+            lambda: backends(lambda b: float(b.gate_shuts_total)),
+        )
+        registry.collect(
+            f"{prefix}_queue_gate_open_total",
+            "counter",
+            "How often the gate opened again.",
+            lambda: backends(lambda b: float(b.gate_shuts_total - b.gate_shut)),
+        )
+        registry.collect("tcp_open_connections", "gauge", "Connections now open.", self._open_connections)
+
+    def _open_connections(self) -> list[Sample]:
+        return [(s, count) for telemetry in self._telemetry for s, count in telemetry.open_connections()]

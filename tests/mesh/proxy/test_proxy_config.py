@@ -1,0 +1,74 @@
+"""Configuration: names, defaults, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from mesh.proxy.config import Address, InvalidConfig, load_config
+
+PREFIX = "LINKERD2_PROXY_"
+IDENTITY = {
+    "IDENTITY_SVC_ADDR": "127.0.0.1:8080",
+    "IDENTITY_SVC_NAME": "identity.local",
+    "IDENTITY_TRUST_ANCHORS": "-----BEGIN CERTIFICATE-----\n",
+    "IDENTITY_LOCAL_NAME": "a.b.local",
+    "IDENTITY_TOKEN_FILE": "/token",
+}
+
+
+def load(**values: str) -> object:
+    return load_config({PREFIX + name: value for name, value in values.items()})
+
+
+def test_defaults_are_linkerds() -> None:
+    config = load_config({})
+    assert config.outbound_listen == Address("127.0.0.1", 4140)
+    assert (config.outbound_connect_timeout, config.inbound_connect_timeout) == (1.0, 0.3)
+    assert (config.outbound_discovery_idle, config.inbound_discovery_idle) == (5.0, 90.0)
+    assert config.identity is None
+
+
+def test_a_whole_identity_is_read() -> None:
+    config = load_config({PREFIX + name: value for name, value in {**IDENTITY, "IDENTITY_MIN_REFRESH": "2s"}.items()})
+    assert config.identity is not None
+    assert config.identity.local_name == "a.b.local"
+    assert config.identity.min_refresh == 2.0
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"INBOUND_LISTEN_ADDR": "localhost:4143"}, "INBOUND_LISTEN_ADDR"),
+        ({"ADMIN_LISTEN_ADDR": "127.0.0.1"}, "ADMIN_LISTEN_ADDR"),
+        ({"ADMIN_LISTEN_ADDR": "127.0.0.1:70000"}, "ADMIN_LISTEN_ADDR"),
+        ({"OUTBOUND_CONNECT_TIMEOUT": "1"}, "OUTBOUND_CONNECT_TIMEOUT"),
+        ({"OUTBOUND_CONNECT_TIMEOUT": "-1s"}, "OUTBOUND_CONNECT_TIMEOUT"),
+        ({"OUTBOUND_BIND_IP": "here"}, "OUTBOUND_BIND_IP"),
+        ({"POLICY_WORKLOAD": "cart-0"}, "POLICY_WORKLOAD"),
+        ({"POLICY_SVC_ADDR": "127.0.0.1:8090"}, "POLICY_SVC_NAME"),
+        ({"LOG": "loud"}, "LOG"),
+        ({"INBOUND_DEFAULT_POLICY": "maybe"}, "INBOUND_DEFAULT_POLICY"),
+        ({"OUTBOUND_STATIC": '{"a:80": "127.0.0.1:80"}'}, "OUTBOUND_STATIC"),
+        ({"OUTBOUND_STATIC": '{"a:80": ["nowhere:80"]}'}, "OUTBOUND_STATIC"),
+        ({"OUTBOUND_MAX_IN_FLIGHT": "0"}, "OUTBOUND_MAX_IN_FLIGHT"),
+        ({**IDENTITY, "IDENTITY_TOKEN_FILE": ""}, "IDENTITY_TOKEN_FILE"),
+        ({**IDENTITY, "IDENTITY_MIN_REFRESH": "25h"}, "IDENTITY_MIN_REFRESH"),
+        ({**IDENTITY, "IDENTITY_TRUST_ANCHORS": "none"}, "IDENTITY_TRUST_ANCHORS"),
+    ],
+)
+def test_a_wrong_value_is_named(values: dict[str, str], named: str) -> None:
+    with pytest.raises(InvalidConfig, match=PREFIX + named):
+        load(**values)
+
+
+@pytest.mark.e2e
+def test_a_wrong_value_ends_the_process_with_one_line_and_status_2() -> None:
+    environment = {PREFIX + "ADMIN_LISTEN_ADDR": "nowhere", "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-m", "mesh.proxy"], env=environment, capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [f"gameday proxy: {PREFIX}ADMIN_LISTEN_ADDR: 'nowhere' is not ip:port"]
