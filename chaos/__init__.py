@@ -1,0 +1,1 @@
+"""Faults, the ledger that undoes them, and the chaostoolkit extension."""
