@@ -1,0 +1,257 @@
+"""The forecast: replications of the calibrated twin → prediction intervals for this very window.
+
+Each replication draws its own parameters from the baseline's posterior and plays the same windows with the same
+rates as the run will, so the spread of the ensemble holds what is unknown and what is chance. On top of each comes
+a discrepancy, learned from how much the baseline differs from itself: latencies are multiplied by a log-normal
+factor, error shares are spread a little more than counting alone would.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from scenarios.model import Scenario
+from sim.calibrate import Calibration, calibrate, failures
+from sim.cold import cold_observation
+from sim.model.draws import Streams
+from sim.model.faults import check
+from sim.model.system import WARM_UP_SECONDS
+from sim.observation import Observation, PodState
+from sim.quantities import FAN_QUANTITIES, PERCENTILES, Floats, Key, called_services, slo_quantities, steps, windows
+from sim.quantities import Requests as _Requests
+from sim.replicate import Outcome, Players, Task
+from sim.results import Fan, Forecast, Prediction
+from sim.setup import Setup, read_setup
+
+__all__ = ["cold_observation", "make_forecast"]
+
+SCHEMA = "gameday.dev/forecast/v1"
+FEWEST_REPLICATIONS = 40
+MOST_REPLICATIONS = 400
+PATIENCE = 1.25
+"""How far over its time budget a forecast goes to have the fewest replications."""
+ATTEMPTS_SIGMA = 0.006
+"""Counters are scraped once a second, so a window's edges cut them up to a second off."""
+ERROR_SIGMA = 0.10
+"""Overdispersion of the share of bad requests, on the logit scale."""
+SHARED = 0.7
+"""Correlation of the discrepancy between windows and SLOs: it is one machine."""
+LIMITS = (
+    "The machine's CPU is not shared between processes in the model: load that a fault adds slows nothing but queues.",
+    "Latency overheads during the fault are those of the baseline.",
+)
+
+
+def make_forecast(
+    scenario: Scenario,
+    observation: Observation,
+    *,
+    world: str,
+    seed: int,
+    planned_injection_at: float,
+    time_budget_seconds: float,
+    processes: int | None = None,
+) -> Forecast:
+    """Forecasts the scenario's inject and recover windows from its baseline.
+
+    `planned_injection_at`: Unix seconds. `processes`: None for all cores, 1 for this process only.
+    """
+    began = time.monotonic()
+    setup = read_setup(scenario, observation.load_pods)
+    limits = list(LIMITS) + check(setup.faults, {service.name for service in setup.app.services})
+    with Players(processes) as players:
+        calibration = calibrate(observation, scenario)
+        task = make_task(setup, calibration, observation, seed, planned_injection_at, fan_step(setup))
+        outcomes = players.play(_jobs(task), Clock(began, time_budget_seconds).enough)
+    stopped = [o.stopped_at for o in outcomes if o.stopped_at is not None]
+    if stopped:
+        limits.append(
+            f"{len(stopped)} of {len(outcomes)} replications ran away and were stopped, the first at"
+            f" {min(stopped):.0f} s: what comes later is too mild."
+        )
+    if len(outcomes) < FEWEST_REPLICATIONS:
+        limits.append(f"Only {len(outcomes)} replications fitted the time: interval ends are rough.")
+    values = [with_discrepancy(outcome, setup, calibration, seed) for outcome in outcomes]
+    return Forecast(
+        schema=SCHEMA,
+        scenario=scenario.name,
+        variant=scenario.variant,
+        world=world,
+        seed=seed,
+        made_at=time.time(),
+        planned_injection_at=planned_injection_at,
+        replications=len(outcomes),
+        compute_seconds=round(time.monotonic() - began, 3),
+        calibration=calibration.summary(),
+        predictions=tuple(_predictions(setup, [v for v, _ in values], naive(setup, observation))),
+        fans=tuple(_fans(setup, [f for _, f in values])),
+        limits=tuple(limits),
+    )
+
+
+class Clock:
+    """Says when there are enough replications."""
+
+    def __init__(self, began: float, budget: float, fewest: int = FEWEST_REPLICATIONS) -> None:
+        self._began = began
+        self._budget = budget
+        self._fewest = fewest
+
+    def is_over(self, started: int, next_seconds: float) -> bool:
+        """`started`: replications finished and under way. What takes `next_seconds` must fit what is left."""
+        elapsed = time.monotonic() - self._began
+        allowed = self._budget * (PATIENCE if started < self._fewest else 1.0)
+        return started > 0 and elapsed + next_seconds > allowed
+
+    def enough(self, started: int, mean_seconds: float) -> bool:
+        return started >= MOST_REPLICATIONS or self.is_over(started, 1.5 * mean_seconds)
+
+
+def make_task(
+    setup: Setup,
+    calibration: Calibration,
+    observation: Observation,
+    seed: int,
+    planned_injection_at: float,
+    step: float | None = None,
+) -> Task:
+    """One replication's needs, with the observed leaves on the replication's clock."""
+    pods = tuple(
+        PodState(
+            pod.name,
+            pod.service,
+            pod.leaf_expires_at - planned_injection_at,
+            pod.leaf_refreshed_at - planned_injection_at,
+        )
+        for pod in observation.pods
+    )
+    start = min(observation.ended_at - planned_injection_at, -WARM_UP_SECONDS)
+    return Task(setup, calibration, pods, seed, start, step)
+
+
+def _jobs(task: Task) -> Iterator[tuple[Task, int]]:
+    for replication in range(MOST_REPLICATIONS):
+        yield task, replication
+
+
+def fan_step(setup: Setup) -> float:
+    return 1.0 if setup.end <= 90.0 else 2.0
+
+
+# ---- discrepancy -----------------------------------------------------------------------------------------------------
+
+
+def with_discrepancy(
+    outcome: Outcome, setup: Setup, calibration: Calibration, seed: int
+) -> tuple[dict[Key, float], dict[tuple[str, str], Floats]]:
+    """An outcome as it might be measured: (quantities, fans). The same replication always gets the same noise."""
+    generator = Streams(seed, outcome.replication).generator("discrepancy")
+    shared = {quantity: float(generator.standard_normal()) for quantity in (*PERCENTILES, "bad")}
+    objectives = {slo.name: slo.objective for slo in setup.slos}
+    values = dict(outcome.values)
+    for key, value in outcome.values.items():
+        quantity, subject, window = key
+        z = float(generator.standard_normal())
+        if quantity in PERCENTILES:
+            mixed = SHARED * shared[quantity] + math.sqrt(1 - SHARED**2) * z
+            values[key] = value * math.exp(calibration.residual[quantity] * mixed)
+        elif quantity == "attempts_per_request":
+            values[key] = value * math.exp(ATTEMPTS_SIGMA * z)
+        elif quantity == "success_rate" and 0.0 < value < 1.0:
+            mixed = SHARED * shared["bad"] + math.sqrt(1 - SHARED**2) * z
+            logit = math.log(value / (1.0 - value)) + ERROR_SIGMA * mixed
+            values[key] = 1.0 / (1.0 + math.exp(-logit))
+            spent = ("budget_spent", subject, window)
+            before = outcome.values.get(spent)
+            if before is not None and objectives[subject] < 1.0:
+                values[spent] = before * (1.0 - values[key]) / (1.0 - value)
+    fans = dict(outcome.fans)
+    for slo in setup.slos:
+        if ("p95", slo.name) in fans:
+            fans["p95", slo.name] = fans["p95", slo.name] * math.exp(calibration.residual["p95"] * shared["p95"])
+    return values, fans
+
+
+# ---- what nothing changes predicts -----------------------------------------------------------------------------------
+
+
+def naive(setup: Setup, observation: Observation) -> dict[tuple[str, str], float]:
+    """(quantity, subject) → the value over the baseline."""
+    found: dict[tuple[str, str], float] = {}
+    failed = failures(observation.requests, setup.slos)
+    requests = _Requests(
+        np.asarray([s.route for s in observation.requests], dtype=np.str_),
+        np.asarray([s.intended_at for s in observation.requests], dtype=np.float64),
+        np.asarray([math.nan if s.latency is None else s.latency for s in observation.requests], dtype=np.float64),
+        ~np.asarray(failed, dtype=np.bool_),
+    )
+    for slo in setup.slos:
+        chosen = requests.select(slo.route, -math.inf, math.inf)
+        for quantity, value in slo_quantities(chosen, slo, setup.load.timeout).items():
+            found[quantity, slo.name] = value
+    for service, value in observation.attempts.items():
+        found["attempts_per_request", service] = value
+    return found
+
+
+# ---- from ensembles to results ---------------------------------------------------------------------------------------
+
+
+def quantile_of(ascending: list[float], share: float) -> float:
+    return float(np.quantile(np.asarray(ascending), share))
+
+
+def _predictions(
+    setup: Setup, ensembles: list[dict[Key, float]], baseline: dict[tuple[str, str], float]
+) -> Iterator[Prediction]:
+    subjects = [(q, slo.name) for slo in setup.slos for q in ("success_rate", *PERCENTILES, "budget_spent")]
+    subjects += [("attempts_per_request", service) for service in called_services(setup.app)]
+    for window in windows(setup):
+        for quantity, subject in subjects:
+            key = (quantity, subject, window)
+            values = sorted(v[key] for v in ensembles if key in v)
+            if not values:
+                continue
+            yield Prediction(
+                quantity=quantity,
+                subject=subject,
+                window=window,
+                low=quantile_of(values, 0.05),
+                median=quantile_of(values, 0.5),
+                high=quantile_of(values, 0.95),
+                naive=baseline.get((quantity, subject)),
+                ensemble=tuple(float(f"{value:.7g}") for value in values),
+            )
+
+
+def _fans(setup: Setup, ensembles: list[dict[tuple[str, str], Floats]]) -> Iterator[Fan]:
+    step = fan_step(setup)
+    at = steps(setup, step)
+    for slo in setup.slos:
+        for quantity in FAN_QUANTITIES:
+            rows = [fans[quantity, slo.name] for fans in ensembles if (quantity, slo.name) in fans]
+            if not rows:
+                continue
+            table = np.vstack(rows)
+            lows, medians, highs = (_column_quantiles(table, share) for share in (0.05, 0.5, 0.95))
+            yield Fan(
+                quantity=quantity, subject=slo.name, step_seconds=step, at=at, low=lows, median=medians, high=highs
+            )
+
+
+def _column_quantiles(table: Floats, share: float) -> tuple[float | None, ...]:
+    found: list[float | None] = []
+    for column in table.T:
+        known = column[~np.isnan(column)]
+        found.append(float(f"{np.quantile(known, share):.6g}") if len(known) else None)
+    return tuple(found)
+
+
+def without_faults(setup: Setup) -> Setup:
+    """The same system on a day when nothing happens."""
+    return replace(setup, faults=())

@@ -1,0 +1,257 @@
+"""An application pod: workers, bounded FIFO queue, self time, calls to others. The same rules as `scenarios.workload`.
+
+    frozen ─► waits for the thaw
+    arrive ─► worker free? ─ no ─► queue full? ─ yes ─► 503
+                  │ yes               │ no: wait, FIFO
+                  ▼                   ▼
+              self time ─► failed? ─ yes ─► 500 (or the fault's status)
+                  │ no
+                  ▼
+              calls, group after group, a group's members at once ─► one ≥ 500 ─► 502
+                  │
+                  ▼
+              200            the worker is held until here
+
+A client that goes away cancels nothing: its work is done all the same, which is what makes retry storms expensive.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING
+
+from scenarios.model import AppRoute, AppService
+from sim.calendar import Calendar
+from sim.model.draws import Draws
+
+if TYPE_CHECKING:
+    from sim.model.proxy import ClientProxy, Connection, Target, Try
+
+
+@dataclass(frozen=True, slots=True)
+class AppFault:
+    """What `PUT /faults` does to a workload."""
+
+    error_rate: float = 0.0
+    status: int = 503
+    latency: float = 0.0
+    freeze: bool = False
+    route: str | None = None
+    """`POST /charge`, or None for all."""
+
+    def hits(self, route: AppRoute) -> bool:
+        return self.route is None or self.route == route.name
+
+
+class RouteModel:
+    """One route of one service, ready to be played."""
+
+    __slots__ = ("calls", "failure_rate", "route", "times")
+
+    def __init__(self, route: AppRoute, times: Draws) -> None:
+        self.route = route
+        self.failure_rate = route.failure_rate
+        self.times = times
+        self.calls: tuple[tuple[Target, ...], ...] = ()
+        """Set once all services exist."""
+
+
+class Work:
+    """One request inside a pod."""
+
+    __slots__ = ("epoch", "failed", "group", "open_calls", "route", "trial")
+
+    def __init__(self, trial: Try, route: RouteModel, epoch: int) -> None:
+        self.trial = trial
+        self.route = route
+        self.epoch = epoch
+        self.group = 0
+        self.open_calls = 0
+        self.failed = False
+
+
+class AppPod:
+    """One replica of a service."""
+
+    __slots__ = (
+        "_burning_until",
+        "_burns",
+        "_busy",
+        "_calendar",
+        "_held",
+        "_parked",
+        "_queue",
+        "_random",
+        "address",
+        "alive",
+        "connections",
+        "epoch",
+        "fault",
+        "leaf_expires_at",
+        "name",
+        "proxy",
+        "reached",
+        "rejected",
+        "service",
+    )
+
+    def __init__(self, name: str, address: str, service: AppService, calendar: Calendar, random: Random) -> None:
+        self.name = name
+        self.address = address
+        self.service = service
+        self.alive = True
+        self.epoch = 0
+        """Grows with each death; work and connections of an earlier life are void."""
+        self.leaf_expires_at: float | None = None
+        """None: not meshed, no TLS."""
+        self.proxy: ClientProxy | None = None
+        self.connections: dict[Connection, None] = {}
+        """Open ones, in order of their opening."""
+        self.fault: AppFault | None = None
+        self.reached: Callable[[AppPod], None] = _ignore
+        """Called for each request that reaches the pod's inbound proxy."""
+        self.rejected = 0
+        self._calendar = calendar
+        self._random = random
+        self._busy = 0
+        self._queue: deque[Work] = deque()
+        self._burns = service.work == "cpu"
+        self._burning_until = -1e18
+        self._held: list[tuple[Work, int]] = []
+        """Answers that a freeze holds back, workers and all."""
+        self._parked: list[Work] = []
+        """Arrivals during a freeze, which take part in nothing yet."""
+
+    @property
+    def queue_length(self) -> int:
+        return len(self._queue)
+
+    @property
+    def busy(self) -> int:
+        return self._busy
+
+    # ---- requests
+
+    def arrive(self, trial: Try, route: RouteModel) -> None:
+        """A request of a client proxy is here."""
+        self.reached(self)
+        self._admit(Work(trial, route, self.epoch))
+
+    def _admit(self, work: Work) -> None:
+        fault = self.fault
+        if fault is not None and fault.freeze and fault.hits(work.route.route):
+            self._parked.append(work)
+        elif self._busy < self.service.workers:
+            self._busy += 1
+            self._start(work)
+        elif len(self._queue) < self.service.queue:
+            self._queue.append(work)
+        else:
+            self.rejected += 1
+            work.trial.answer(503)
+
+    def _start(self, work: Work) -> None:
+        calendar = self._calendar
+        at = calendar._now + work.route.times.next()
+        if self._burns:
+            # One burns at a time, in order of starting, as on a single-threaded runtime.
+            at += max(0.0, self._burning_until - calendar._now)
+            self._burning_until = at
+        fault = self.fault
+        if fault is not None and fault.latency and fault.hits(work.route.route):
+            at += fault.latency
+        calendar.call_at(at, self._worked, work)
+
+    def _worked(self, work: Work) -> None:
+        if work.epoch != self.epoch:
+            return
+        route = work.route
+        if route.failure_rate and self._random.random() < route.failure_rate:
+            self._answer(work, 500)
+            return
+        fault = self.fault
+        erring = fault is not None and fault.error_rate > 0 and fault.hits(route.route)
+        if fault is not None and erring and self._random.random() < fault.error_rate:
+            self._answer(work, fault.status)
+            return
+        if route.calls:
+            self._call(work)
+        else:
+            self._answer(work, 200)
+
+    def _call(self, work: Work) -> None:
+        group = work.route.calls[work.group]
+        work.group += 1
+        work.open_calls = len(group)
+        proxy = self.proxy
+        assert proxy is not None
+        for target in group:
+            proxy.request(target, self._called, work)
+
+    def _called(self, work: Work, status: int) -> None:
+        if work.epoch != self.epoch:
+            return
+        work.open_calls -= 1
+        if status >= 500:
+            work.failed = True
+        if work.open_calls:
+            return
+        if work.failed:
+            self._answer(work, 502)
+        elif work.group < len(work.route.calls):
+            self._call(work)
+        else:
+            self._answer(work, 200)
+
+    def _answer(self, work: Work, status: int) -> None:
+        fault = self.fault
+        if fault is not None and fault.freeze and fault.hits(work.route.route):
+            self._held.append((work, status))
+            return
+        work.trial.answer(status)
+        if self._queue:
+            self._start(self._queue.popleft())
+        else:
+            self._busy -= 1
+
+    # ---- faults
+
+    def degrade(self, fault: AppFault | None) -> None:
+        """Applies a fault, or lifts it; what was frozen then goes on."""
+        self.fault = fault
+        held, self._held = self._held, []
+        for work, status in held:
+            self._answer(work, status)
+        parked, self._parked = self._parked, []
+        for work in parked:
+            self._admit(work)
+
+    def kill(self) -> None:
+        """SIGKILL to app and proxy: every connection breaks, all work is lost."""
+        self.alive = False
+        self.epoch += 1
+        self._busy = 0
+        self._queue.clear()
+        self._held.clear()
+        self._parked.clear()
+        self._burning_until = -1e18
+        broken, self.connections = list(self.connections), {}
+        for connection in broken:
+            connection.lost()  # first, so that no retry of the next line's picks one of these
+        for connection in broken:
+            if connection.trial is not None:
+                connection.trial.reset()
+        if self.proxy is not None:
+            self.proxy.kill()
+
+    def start(self) -> None:
+        """The pod is back, with empty hands."""
+        self.alive = True
+        self.fault = None
+
+
+def _ignore(pod: AppPod) -> None:
+    """Nobody counts."""

@@ -1,0 +1,116 @@
+"""How the twin represents each kind of fault: one SimPy process a kind, in one table.
+
+A kind that is not in the table, or a target or parameter that its process cannot honour, raises `Unrepresented`; the
+forecast then says so among its limits. It never quietly forecasts that nothing happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+from scenarios.model import FaultSpec
+from sim.model.app import AppFault
+from sim.model.control import COMPONENTS
+
+if TYPE_CHECKING:
+    from sim.model.system import System
+
+Process = Generator[Any, Any, None]
+
+
+class Unrepresented(Exception):
+    """The twin has no model of this fault. The text is for the reader of the forecast."""
+
+
+def process_of(fault: FaultSpec, system: System) -> Process:
+    """The process that plays `fault`.
+
+    Raises:
+        Unrepresented: no model of this kind, target or parameter.
+    """
+    play = _KINDS.get(fault.kind)
+    if play is None:
+        raise Unrepresented(f"fault {fault.name}: the twin has no model of kind {fault.kind}")
+    return play(fault, system)
+
+
+def check(faults: tuple[FaultSpec, ...], services: set[str]) -> list[str]:
+    """Why faults cannot be represented, one line each; empty when all can."""
+    problems: list[str] = []
+    for fault in faults:
+        if fault.kind not in _KINDS:
+            problems.append(f"fault {fault.name}: the twin has no model of kind {fault.kind}")
+            continue
+        service = fault.targets.get("service")
+        if fault.kind in ("app-degrade", "pod-kill") and service not in services:
+            problems.append(f"fault {fault.name}: the twin has no service {service}")
+        unknown = set(fault.parameters) - _PARAMETERS.get(fault.kind, frozenset())
+        problems.extend(
+            f"fault {fault.name}: the twin does not represent its parameter {name}" for name in sorted(unknown)
+        )
+    return problems
+
+
+def _control_plane_down(fault: FaultSpec, system: System) -> Process:
+    component = str(fault.targets.get("component", "all"))
+    if component != "all" and component not in COMPONENTS:
+        raise Unrepresented(f"fault {fault.name}: the twin has no control-plane component {component}")
+    names = COMPONENTS if component == "all" else (component,)
+    return _absence(fault, system, names)
+
+
+def _cert_expiry(fault: FaultSpec, system: System) -> Process:
+    return _absence(fault, system, ("identity",))
+
+
+def _absence(fault: FaultSpec, system: System, components: tuple[str, ...]) -> Process:
+    delays = system.parameters.delays
+    yield from system.sleep_until(fault.at + delays.injection)
+    for component in components:
+        system.control.down(component)
+    yield from system.sleep_until(fault.at + fault.duration + delays.reversion + delays.control_start)
+    for component in components:
+        system.control.up(component)
+
+
+def _app_degrade(fault: FaultSpec, system: System) -> Process:
+    pods = system.targets(fault)
+    parameters = fault.parameters
+    effect = AppFault(
+        error_rate=float(parameters.get("errorRate", 0.0)),
+        status=int(float(parameters.get("status", 503))),
+        latency=float(parameters.get("latencySeconds", 0.0)),
+        freeze=bool(parameters.get("freeze", False)),
+        route=str(parameters["route"]) if parameters.get("route") else None,
+    )
+    delays = system.parameters.delays
+    yield from system.sleep_until(fault.at + delays.injection)
+    for pod in pods:
+        pod.degrade(effect)
+    yield from system.sleep_until(fault.at + fault.duration + delays.reversion)
+    for pod in pods:
+        pod.degrade(None)
+
+
+def _pod_kill(fault: FaultSpec, system: System) -> Process:
+    pods = system.targets(fault)
+    delays = system.parameters.delays
+    yield from system.sleep_until(fault.at + delays.injection)
+    for pod in pods:
+        system.kill(pod)
+    yield from system.sleep_until(fault.at + delays.injection + delays.pod_restart)
+    for pod in pods:
+        while not system.restart(pod):
+            yield system.calendar.timeout(0.5)
+
+
+_KINDS: dict[str, Callable[[FaultSpec, System], Process]] = {
+    "control-plane-down": _control_plane_down,
+    "cert-expiry": _cert_expiry,
+    "app-degrade": _app_degrade,
+    "pod-kill": _pod_kill,
+}
+_PARAMETERS: dict[str, frozenset[str]] = {
+    "app-degrade": frozenset({"errorRate", "status", "latencySeconds", "freeze", "route"})
+}

@@ -1,0 +1,150 @@
+"""The load generator: Poisson arrivals of journeys, timed from the intended send. The same rules as loadtests/.
+
+An arrival beyond the in-flight cap is dropped and recorded as never answered. A journey's next step is sent when the
+one before was answered, and not at all when that failed. An answer that is not there within the timeout never comes:
+the client closes, and what its request set off inside the application goes on.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections import deque
+from itertools import accumulate
+from random import Random
+
+from scenarios.model import JourneyStep, LoadSpec
+from sim.calendar import Calendar
+from sim.model.draws import Draws
+from sim.model.proxy import ClientProxy, Outbound, Target
+from sim.model.record import Record
+
+
+class Step:
+    """One step of a journey, resolved."""
+
+    __slots__ = ("name", "target")
+
+    def __init__(self, step: JourneyStep, target: Target) -> None:
+        self.name = f"{step.method} {step.service} {step.path}"
+        self.target = target
+
+
+class _Flight:
+    """One request of one journey, under way."""
+
+    __slots__ = ("index", "intended_at", "outbound", "proxy", "steps")
+
+    def __init__(self, steps: tuple[Step, ...], index: int, proxy: ClientProxy, intended_at: float) -> None:
+        self.steps = steps
+        self.index = index
+        self.proxy = proxy
+        self.intended_at = intended_at
+        self.outbound: Outbound | None = None
+
+
+class LoadGenerator:
+    """All journeys of a run."""
+
+    def __init__(
+        self,
+        calendar: Calendar,
+        spec: LoadSpec,
+        journeys: list[tuple[float, tuple[Step, ...]]],
+        proxies: list[ClientProxy],
+        rate: float,
+        failure_share: float,
+        gaps: Draws,
+        overhead: Draws,
+        random: Random,
+        record: Record,
+        until: float,
+    ) -> None:
+        """`journeys`: share and steps of each. `gaps`: between arrivals, mean 1. `until`: no arrival after this."""
+        self._calendar = calendar
+        self._spec = spec
+        self._steps = [steps for share, steps in journeys if share > 0]
+        self._shares = list(accumulate(share for share, _ in journeys if share > 0))
+        self._proxies = proxies
+        self._rate = rate
+        self._failure_share = failure_share
+        self._gaps = gaps
+        self._overhead = overhead
+        self._random = random
+        self._record = record
+        self._until = until
+        self._in_flight = 0
+        self._turn = 0
+        self._timeouts: deque[_Flight] = deque()
+        """By their deadlines, which ascend since every request has the same timeout."""
+        self._watching = False
+
+    def start(self) -> None:
+        if self._rate > 0 and self._steps:
+            self._calendar.call_at(self._calendar.now + self._gaps.next() / self._rate, self._arrive)
+
+    def _arrive(self, _: object) -> None:
+        now = self._calendar._now
+        again = now + self._gaps.next() / self._rate
+        if again < self._until:
+            self._calendar.call_at(again, self._arrive)
+        steps = self._steps[min(bisect(self._shares, self._random.random() * self._shares[-1]), len(self._steps) - 1)]
+        if self._in_flight >= self._spec.max_in_flight:
+            self._record.add(steps[0].name, now, None, 0)
+            return
+        self._in_flight += 1
+        self._turn = (self._turn + 1) % len(self._proxies)
+        self._send(_Flight(steps, 0, self._proxies[self._turn], now))
+
+    def _send(self, flight: _Flight) -> None:
+        self._timeouts.append(flight)
+        if not self._watching:
+            self._watching = True
+            self._calendar.call_at(flight.intended_at + self._spec.timeout, self._time_out)
+        flight.outbound = flight.proxy.request(flight.steps[flight.index].target, self._answered, flight)
+
+    def _answered(self, flight: _Flight, status: int) -> None:
+        calendar = self._calendar
+        flight.outbound = None
+        now = calendar._now
+        at = now + self._overhead.next()
+        if self._failure_share and status < 500 and self._random.random() < self._failure_share:
+            status = 599
+        self._record.add(flight.steps[flight.index].name, flight.intended_at, at - flight.intended_at, status)
+        if status < 500 and flight.index + 1 < len(flight.steps):
+            calendar.call_at(at, self._next_step, flight)
+        else:
+            self._in_flight -= 1
+
+    def _next_step(self, flight: _Flight) -> None:
+        self._send(_Flight(flight.steps, flight.index + 1, flight.proxy, self._calendar._now))
+
+    def _time_out(self, _: object) -> None:
+        """Gives up what is due and looks again at the next deadline."""
+        now = self._calendar._now
+        timeout = self._spec.timeout
+        waiting = self._timeouts
+        while waiting:
+            flight = waiting[0]
+            if flight.outbound is None:
+                waiting.popleft()
+                continue
+            due = flight.intended_at + timeout
+            if due > now:
+                self._calendar.call_at(due, self._time_out)
+                return
+            waiting.popleft()
+            flight.outbound.abandon()
+            flight.outbound = None
+            self._give_up(flight)
+        self._watching = False
+
+    def _give_up(self, flight: _Flight) -> None:
+        self._record.add(flight.steps[flight.index].name, flight.intended_at, None, 0)
+        self._in_flight -= 1
+
+    def finish(self) -> None:
+        """The run is over: whatever is still under way was never answered in time."""
+        for flight in self._timeouts:
+            if flight.outbound is not None:
+                flight.outbound = None
+                self._give_up(flight)

@@ -1,0 +1,512 @@
+"""The outbound side of a pod's proxy in the twin: real decisions, simulated wires.
+
+Discovery cache, router, balancer, pools, gate, breaker, retries and timeouts are the objects of `mesh.behavior`, the
+very ones the proxy process runs. Here is only their owner: it opens connections (with a handshake that looks at both
+leaves), carries tries to pods and answers back, and runs timers, all on the calendar.
+
+A hop costs two calendar entries: the app's self time, and one for the way back, which bears the whole overhead of the
+hop. Giving the way there an entry of its own would cost a third more time.
+
+One file of more than 400 lines, because connection, try, request, cache entry and proxy call each other in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from mesh.behavior.backend import BackendSettings, EndpointState
+from mesh.behavior.cache import DISCOVERY_TIMEOUT_SECONDS, DiscoveryCache
+from mesh.behavior.destination import Destination
+from mesh.behavior.exchange import Exchange, Step
+from mesh.behavior.outcome import STATUS_OF, Cause
+from mesh.behavior.routes import Route
+from sim.calendar import Calendar, Call
+from sim.model.draws import Draws
+
+if TYPE_CHECKING:
+    from sim.model.app import AppPod, RouteModel
+    from sim.model.control import ControlPlane
+
+IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
+MAX_RESENDS = 3
+"""As `mesh.proxy.request`."""
+
+Done = Callable[[Any, int], None]
+"""Called with the requester's own argument and the status it gets."""
+
+
+class Target:
+    """One route of one service, as its callers name it."""
+
+    __slots__ = ("authority", "logical", "method", "path", "route", "service")
+
+    def __init__(self, service: str, authority: str, route: RouteModel) -> None:
+        self.service = service
+        self.authority = authority
+        self.method = route.route.method
+        self.path = route.route.path
+        self.route = route
+
+
+class Connection:
+    """One connection between two proxies. It outlives the certificates it was made with."""
+
+    __slots__ = ("endpoint", "known", "pod", "served", "trial")
+
+    def __init__(self, known: Known, endpoint: EndpointState[Try, Connection], pod: AppPod) -> None:
+        self.known = known
+        self.endpoint = endpoint
+        self.pod = pod
+        self.trial: Try | None = None
+        self.served = False
+        """Whether an answer ever came over it."""
+        pod.connections[self] = None
+
+    def lost(self) -> None:
+        """The peer died while the connection was idle."""
+        backend = self.known.destination.backend
+        if backend is not None:
+            backend.lost(self.endpoint, self)
+
+    def close(self) -> None:
+        self.pod.connections.pop(self, None)
+
+
+class Try:
+    """One try of a request: the ticket that the backend passes around."""
+
+    __slots__ = ("connection", "request", "sent_at")
+
+    def __init__(self, request: Outbound) -> None:
+        self.request: Outbound | None = request
+        """None once nobody waits for the answer any more."""
+        self.connection: Connection | None = None
+        self.sent_at = 0.0
+
+    def answer(self, status: int) -> None:
+        """The app answered; the answer is on its way."""
+        request = self.request
+        if request is not None:
+            proxy = request.proxy
+            calendar = proxy.calendar
+            calendar.call_at(calendar._now + proxy.overhead.next(), self._arrived, status)
+
+    def _arrived(self, status: int) -> None:
+        request = self.request
+        if request is None:
+            return
+        self.request = None
+        connection = self.connection
+        assert connection is not None
+        connection.trial = None
+        connection.served = True
+        request.responded(connection, self.sent_at, status)
+
+    def reset(self) -> None:
+        """The connection broke under the request."""
+        request = self.request
+        if request is not None:
+            self.request = None
+            request.reset(self)
+
+
+class Outbound:
+    """One request of the pod's app, with its retries."""
+
+    __slots__ = ("argument", "deadline", "done", "exchange", "known", "proxy", "resends", "target", "trial")
+
+    def __init__(self, proxy: ClientProxy, target: Target, done: Done, argument: Any) -> None:
+        self.proxy = proxy
+        self.target = target
+        self.done: Done | None = done
+        self.argument = argument
+        self.known: Known | None = None
+        self.exchange: Exchange | None = None
+        self.trial: Try | None = None
+        self.deadline: Call | None = None
+        self.resends = 0
+
+    # ---- the way out
+
+    def begin(self, known: Known) -> None:
+        """The destination is known: route it and send the first try."""
+        now = self.proxy.calendar._now
+        exchange = self.exchange = Exchange(known.route(self.target), now, self.proxy.jitter)
+        exchange.begin(now)
+        self._dispatch(now)
+
+    def _dispatch(self, now: float) -> None:
+        exchange, known = self.exchange, self.known
+        assert exchange is not None
+        assert known is not None
+        due = exchange.next_deadline()
+        if due is not None:
+            self.deadline = self.proxy.calendar.call_at(due, self._expired)
+        trial = self.trial = Try(self)
+        backend = known.destination.backend
+        assert backend is not None
+        backend.dispatch(now, trial)
+        if known.timer is None or backend.queue:
+            known.rearm()
+
+    # ---- the way back
+
+    def responded(self, connection: Connection, sent_at: float, status: int) -> None:
+        now = self.proxy.calendar._now
+        exchange, known = self.exchange, self.known
+        assert exchange is not None
+        assert known is not None
+        backend = known.destination.backend
+        assert backend is not None
+        backend.finished(now, connection.endpoint, connection, now - sent_at, exchange.route.failed(status))
+        if known.timer is None:
+            known.rearm()
+        self._follow(now, exchange.responded(now, status))
+
+    def refused(self, refusal: tuple[Try, Cause]) -> None:
+        """The backend will not send the try."""
+        trial, cause = refusal
+        exchange = self.exchange
+        if self.done is None or exchange is None or self.trial is not trial:
+            return
+        now = self.proxy.calendar._now
+        self._follow(now, exchange.failed(now, cause))
+
+    def reset(self, trial: Try) -> None:
+        """The peer died with the request."""
+        now = self.proxy.calendar._now
+        connection, known, exchange = trial.connection, self.known, self.exchange
+        assert connection is not None
+        assert known is not None
+        assert exchange is not None
+        if connection.served and self.resends < MAX_RESENDS and self.target.method in IDEMPOTENT and known.watching:
+            # A kept connection that broke before the first byte: sent again, at no cost of a try.
+            self.resends += 1
+            connection.trial = None
+            connection.close()
+            trial.connection = None
+            trial.request = self
+            backend = known.destination.backend
+            assert backend is not None
+            backend.returned_unsent(now, connection.endpoint, trial)
+            known.rearm()
+            return
+        self._drop(now, trial, failed=True)
+        self._follow(now, exchange.failed(now, Cause.CONNECT))
+
+    def _expired(self, _: object) -> None:
+        self.deadline = None
+        exchange, trial = self.exchange, self.trial
+        if exchange is None:
+            return
+        now = self.proxy.calendar._now
+        if trial is not None and trial.request is not None:
+            trial.request = None
+            self._drop(now, trial, failed=True)
+        self._follow(now, exchange.expired(now))
+
+    def _drop(self, now: float, trial: Try, *, failed: bool) -> None:
+        """Gives a try up: takes it back where it still waits, closes its connection where it was sent."""
+        known = self.known
+        assert known is not None
+        backend = known.destination.backend
+        assert backend is not None
+        connection = trial.connection
+        if connection is None:
+            backend.withdraw(trial)
+        else:
+            connection.trial = None
+            connection.close()
+            backend.finished(now, connection.endpoint, None, None, failed)
+        known.rearm()
+
+    def _follow(self, now: float, step: Step) -> None:
+        deadline = self.deadline
+        if deadline is not None:
+            deadline.cancel()
+            self.deadline = None
+        known = self.known
+        assert known is not None
+        if not known.watching:
+            self.done = None  # the pod died with its proxy: nobody retries and nobody hears
+            return
+        if step is Step.DONE:
+            exchange = self.exchange
+            assert exchange is not None
+            self.finish(exchange.status)
+            return
+        self.trial = None
+        exchange = self.exchange
+        assert exchange is not None
+        if step is Step.TRY:
+            self._dispatch(now)
+        else:
+            if exchange.deadline is not None:
+                self.deadline = self.proxy.calendar.call_at(exchange.deadline, self._expired)
+            self.proxy.calendar.call_at(exchange.resume_at, self._resume)
+
+    def _resume(self, _: object) -> None:
+        exchange = self.exchange
+        if self.done is None or exchange is None or self.trial is not None:
+            return
+        if self.deadline is not None:
+            self.deadline.cancel()
+        now = self.proxy.calendar._now
+        exchange.resume(now)
+        self._dispatch(now)
+
+    def finish(self, status: int) -> None:
+        """The requester gets its answer."""
+        done, known = self.done, self.known
+        self.done = None
+        self.trial = None
+        proxy = self.proxy
+        if known is not None:
+            known.release()
+        if done is not None:
+            if self.exchange is not None:  # undiscovered destinations have no route to count for
+                proxy.settled(self.target.service)
+            done(self.argument, status)
+
+    def abandon(self) -> None:
+        """The requester went away."""
+        if self.done is None:
+            return
+        self.done = None
+        if self.deadline is not None:
+            self.deadline.cancel()
+        trial, known = self.trial, self.known
+        if trial is not None and trial.request is not None:
+            trial.request = None
+            self._drop(self.proxy.calendar._now, trial, failed=False)
+        self.trial = None
+        if known is not None:
+            known.release()
+            if self in known.waiting:
+                known.waiting.remove(self)
+
+
+class Known:
+    """One entry of the discovery cache; also the driver of its backend."""
+
+    __slots__ = ("_router", "_routes", "authority", "destination", "proxy", "timer", "waiting", "watching")
+
+    def __init__(self, proxy: ClientProxy, authority: str) -> None:
+        self.proxy = proxy
+        self.authority = authority
+        self.destination: Destination[Try, Connection] = Destination(authority, proxy.settings, self, proxy.balancing)
+        self.waiting: list[Outbound] = []
+        self.watching = True
+        self.timer: Call | None = None
+        self._router: object = None
+        self._routes: dict[Target, Route] = {}
+
+    def route(self, target: Target) -> Route:
+        router = self.destination.router
+        assert router is not None
+        if router is not self._router:
+            self._router = router
+            self._routes = {}
+        route = self._routes.get(target)
+        if route is None:
+            route = self._routes[target] = router.match(target.method, target.path)
+        return route
+
+    def release(self) -> None:
+        self.proxy.release(self)
+
+    def heard(self) -> None:
+        """A watch brought something: requests that waited for it go on."""
+        if self.destination.usable and self.waiting:
+            waiting, self.waiting = self.waiting, []
+            for request in waiting:
+                if request.deadline is not None:
+                    request.deadline.cancel()
+                    request.deadline = None
+                request.begin(self)
+        self.rearm()
+
+    # ---- timers
+
+    def rearm(self) -> None:
+        """Sets the timer to what the backend waits for next."""
+        backend = self.destination.backend
+        due = backend.next_timer() if backend is not None else None
+        timer = self.timer
+        if timer is not None:
+            if due is not None and timer.argument <= due:
+                return  # it will look again when it fires
+            timer.cancel()
+            self.timer = None
+        if due is not None:
+            self.timer = self.proxy.calendar.call_at(max(due, self.proxy.calendar._now), self._on_timer, due)
+
+    def _on_timer(self, _: object) -> None:
+        self.timer = None
+        backend = self.destination.backend
+        if backend is not None and self.watching:
+            backend.on_timer(self.proxy.calendar._now)
+            self.rearm()
+
+    # ---- mesh.behavior.backend.Driver
+
+    def connect(self, endpoint: EndpointState[Try, Connection]) -> None:
+        proxy = self.proxy
+        proxy.calendar.call_at(proxy.calendar._now + proxy.handshake.next(), self._handshaken, endpoint)
+
+    def _handshaken(self, endpoint: EndpointState[Try, Connection]) -> None:
+        proxy = self.proxy
+        now = proxy.calendar._now
+        backend = self.destination.backend
+        assert backend is not None
+        pod = proxy.pods.get(endpoint.spec.address)
+        if pod is None or not pod.alive:
+            backend.connect_failed(now, endpoint, Cause.CONNECT, handshake=False)
+        elif endpoint.spec.identity is not None and not _trusted(now, proxy.leaf, pod.leaf_expires_at):
+            proxy.handshake_failures += 1
+            backend.connect_failed(now, endpoint, Cause.CONNECT, handshake=True)
+        else:
+            backend.connected(now, endpoint, Connection(self, endpoint, pod))
+        self.rearm()
+
+    def send(self, ticket: Try, endpoint: EndpointState[Try, Connection], connection: Connection) -> None:
+        request = ticket.request
+        assert request is not None
+        ticket.connection = connection
+        ticket.sent_at = self.proxy.calendar._now
+        connection.trial = ticket
+        connection.pod.arrive(ticket, request.target.route)
+
+    def refuse(self, ticket: Try, cause: Cause) -> None:
+        request = ticket.request
+        if request is not None:
+            ticket.request = None
+            self.proxy.calendar.call_at(self.proxy.calendar._now, request.refused, (ticket, cause))
+
+    def close(self, connection: Connection) -> None:
+        connection.close()
+
+
+def _trusted(now: float, *leaves: float | None) -> bool:
+    return all(expires is not None and now < expires for expires in leaves)
+
+
+class ClientProxy:
+    """The outbound proxy of one pod."""
+
+    def __init__(
+        self,
+        name: str,
+        calendar: Calendar,
+        control: ControlPlane,
+        pods: dict[str, AppPod],
+        settings: BackendSettings,
+        discovery_idle: float,
+        overhead: Draws,
+        handshake: Draws,
+        balancing: Random,
+        jitter: Random,
+        meshed: bool,
+        settled: Callable[[str], None],
+    ) -> None:
+        """`pods`: by the address that endpoints carry. `settled` hears of each request that is over, by service."""
+        self.name = name
+        self.calendar = calendar
+        self.pods = pods
+        self.settings = settings
+        self.overhead = overhead
+        self.handshake = handshake
+        self.balancing = balancing
+        self.jitter = jitter
+        self.meshed = meshed
+        self.leaf: float | None = None
+        """When our leaf expires; None: we have none."""
+        self.settled = settled
+        self.handshake_failures = 0
+        self._control = control
+        self._discovery_idle = discovery_idle
+        self._cache: DiscoveryCache[Known] = DiscoveryCache(discovery_idle, self._evict)
+        self._sweep: Call | None = None
+
+    def request(self, target: Target, done: Done, argument: Any) -> Outbound:
+        """Sends the app's request on its way; `done(argument, status)` comes exactly once, unless it is abandoned."""
+        now = self.calendar._now
+        request = Outbound(self, target, done, argument)
+        authority = target.authority
+        known = self._cache.get(authority)
+        if known is None:
+            known = Known(self, authority)
+            self._cache.put(authority, known, now)
+            self._control.watch(known)
+        self._cache.hold(authority, now)
+        request.known = known
+        if known.destination.usable:
+            request.begin(known)
+        else:
+            known.waiting.append(request)
+            request.deadline = self.calendar.call_at(now + DISCOVERY_TIMEOUT_SECONDS, self._undiscovered, request)
+        return request
+
+    def _undiscovered(self, request: Outbound) -> None:
+        request.deadline = None
+        known = request.known
+        assert known is not None
+        if request in known.waiting:
+            known.waiting.remove(request)
+        request.finish(STATUS_OF[Cause.DISCOVERY_TIMEOUT])
+
+    # ---- discovery cache
+
+    def release(self, known: Known) -> None:
+        if self._cache.get(known.authority) is known:
+            self._cache.release(known.authority, self.calendar._now)
+            if self._sweep is None:
+                self._sweep = self.calendar.call_at(self.calendar._now + self._discovery_idle, self._expire)
+
+    def _expire(self, _: object) -> None:
+        again = self._cache.expire(self.calendar._now)
+        self._sweep = self.calendar.call_at(again, self._expire) if again is not None else None
+
+    def _evict(self, authority: str, known: Known) -> None:
+        known.watching = False
+        self._control.unwatch(known)
+        backend = known.destination.backend
+        if backend is not None:
+            backend.shut_down()
+        if known.timer is not None:
+            known.timer.cancel()
+            known.timer = None
+
+    # ---- certificates, life and death
+
+    def certified(self, expires_at: float | None) -> None:
+        """We have a fresh leaf, so handshakes that failed deserve another try at once; or we lost the one we had."""
+        self.leaf = expires_at
+        if expires_at is None:
+            return
+        for _, known in self._cache:
+            backend = known.destination.backend
+            if backend is not None:
+                backend.forgive(self.calendar._now)
+                known.rearm()
+
+    def kill(self) -> None:
+        """Everything the proxy knew and everyone who waited on it is gone."""
+        for authority, known in self._cache:
+            for request in list(known.waiting):
+                request.done = None
+            self._cache.remove(authority)
+            known.watching = False
+            self._control.unwatch(known)
+            if known.timer is not None:
+                known.timer.cancel()
+                known.timer = None
+            backend = known.destination.backend
+            if backend is not None:
+                for state in backend.endpoints.values():
+                    for connection, _ in state.idle:
+                        connection.close()
+                    state.idle.clear()
+        self._cache = DiscoveryCache(self._discovery_idle, self._evict)

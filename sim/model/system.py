@@ -1,0 +1,274 @@
+"""One replication: the whole meshed system, put together and played.
+
+Second 0 is the begin of the inject phase. The clock starts where the observation ended, so that certificates renew in
+the twin as they do in reality meanwhile; load starts a few seconds before 0, long enough for pools, balancers and
+caches to be as warm as the real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from random import Random
+from typing import Any
+
+from mesh.api.messages import Endpoint
+from mesh.behavior.renewal import RENEW_AT_SHARE, next_attempt_delay
+from scenarios.model import AppService, FaultSpec
+from sim.calendar import Calendar, TooManyEvents
+from sim.distributions import Exponential, declared
+from sim.model.app import AppPod, RouteModel
+from sim.model.control import WATCHED, ControlPlane, LeafHolder
+from sim.model.draws import Draws, Streams
+from sim.model.faults import Unrepresented, process_of
+from sim.model.load import LoadGenerator, Step
+from sim.model.proxy import ClientProxy, Target
+from sim.model.record import Record
+from sim.observation import PodState
+from sim.parameters import Parameters
+from sim.setup import Setup
+
+LOAD_SERVICE = "loadgen"
+WARM_UP_SECONDS = 6.0
+"""Longer than the pools' and the discovery cache's idle times."""
+EVENTS_PER_SECOND_BOUND = 400_000
+"""Of simulated time; a drill at full tilt needs a few thousand."""
+
+
+class System:
+    """The system of one replication. Build it, then `run`."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        parameters: Parameters,
+        streams: Streams,
+        *,
+        pods: tuple[PodState, ...] = (),
+        start: float = -WARM_UP_SECONDS,
+        load_from: float = -WARM_UP_SECONDS,
+        end: float | None = None,
+    ) -> None:
+        """`pods`: leaves as observed, on the replication's clock. `end`: of arrivals; default the recover window's."""
+        self.setup = setup
+        self.parameters = parameters
+        self._end = setup.end if end is None else end
+        self._load_from = max(start, load_from)
+        bound = int(EVENTS_PER_SECOND_BOUND * max(1.0, self._end - start))
+        self.calendar = Calendar(start, bound)
+        self.record = Record()
+        self._streams = streams
+        self._leaves = _Leaves(setup, pods, start, streams.random("leaves"))
+        self._holders: dict[str, LeafHolder] = {}
+        self.control = ControlPlane(
+            self.calendar,
+            setup.rules,
+            setup.identity,
+            streams.draws("discovery", parameters.discovery.block),
+            parameters.delays,
+            streams.random("rewatch"),
+            self._component_leaves(),
+        )
+        for holder in self._holders.values():
+            self.calendar.process(self.control.renewal(holder))
+        self._pods_by_address: dict[str, AppPod] = {}
+        self.pods: dict[str, list[AppPod]] = {}
+        self._proxies: list[ClientProxy] = []
+        self._overhead = streams.draws("overhead", parameters.overhead.block)
+        self._handshake = streams.draws("handshake", parameters.handshake.block)
+        self._balancing = streams.random("balancer")
+        self._jitter = streams.random("jitter")
+        self._build()
+
+    # ---- putting it together
+
+    def _build(self) -> None:
+        routes: dict[tuple[str, str, str], Target] = {}
+        models: list[RouteModel] = []
+        for service in self.setup.app.services:
+            for route in service.routes:
+                distribution = self.parameters.times.get((service.name, route.name)) or declared(route.service_time)
+                times = self._streams.draws(f"work/{service.name}/{route.name}", distribution.block)
+                model = RouteModel(route, times)
+                models.append(model)
+                routes[service.name, route.method, route.path] = Target(service.name, service.authority, model)
+            self._add_pods(service)
+        for model in models:
+            model.calls = tuple(
+                tuple(routes[call.service, call.method, call.path] for call in group) for group in model.route.calls
+            )
+        self._load = self._add_load(routes)
+        for fault in self.setup.faults:
+            try:
+                self.calendar.process(process_of(fault, self))
+            except Unrepresented:
+                continue  # said beforehand, among the limits, by `sim.model.faults.check`
+
+    def _component_leaves(self) -> dict[str, LeafHolder]:
+        found: dict[str, LeafHolder] = {}
+        for component in WATCHED:
+            name = f"linkerd-{component}"
+            expires_at, next_attempt_at = self._leaves.of(name, name)
+
+            def alive(component: str = component) -> bool:
+                return self.control.is_up(component)
+
+            found[component] = LeafHolder(expires_at, next_attempt_at, alive, lambda _: None)
+            self._holders[name] = found[component]
+        return found
+
+    def _add_pods(self, service: AppService) -> None:
+        failures = self._streams.random(f"failures/{service.name}")
+        pods: list[AppPod] = []
+        for index in range(service.replicas):
+            name = f"{service.name}-{index}"
+            pod = AppPod(name, f"{name}:4143", service, self.calendar, failures)
+            pod.reached = self._count_reached
+            pod.proxy = self._add_proxy(name, service.name, pod, service.meshed)
+            identity = f"{service.service_account}.{service.namespace}" if service.meshed else None
+            endpoint = Endpoint(address=pod.address, pod=name, namespace=service.namespace, identity=identity)
+            self.control.register(service.authority, pod, endpoint)
+            self._pods_by_address[pod.address] = pod
+            pods.append(pod)
+        self.pods[service.name] = pods
+
+    def _add_proxy(self, name: str, service: str, pod: AppPod | None, meshed: bool) -> ClientProxy:
+        proxy = ClientProxy(
+            name,
+            self.calendar,
+            self.control,
+            self._pods_by_address,
+            self.setup.backend,
+            self.setup.discovery_idle_seconds,
+            self._overhead,
+            self._handshake,
+            self._balancing,
+            self._jitter,
+            meshed,
+            self._count_meant,
+        )
+        self._proxies.append(proxy)
+        if meshed:
+            expires_at, next_attempt_at = self._leaves.of(name, service)
+
+            def alive() -> bool:
+                return pod is None or pod.alive
+
+            def changed(expires_at: float | None) -> None:
+                if pod is not None:
+                    pod.leaf_expires_at = expires_at
+                proxy.certified(expires_at)
+
+            holder = self._holders[name] = LeafHolder(expires_at, next_attempt_at, alive, changed)
+            changed(expires_at)
+            self.calendar.process(self.control.renewal(holder))
+        return proxy
+
+    def _add_load(self, routes: dict[tuple[str, str, str], Target]) -> LoadGenerator:
+        spec = self.setup.load
+        journeys = [
+            (
+                spec.mix.get(journey.name, 0.0),
+                tuple(Step(step, routes[step.service, step.method, step.path]) for step in journey.steps),
+            )
+            for journey in self.setup.app.journeys
+        ]
+        proxies = [
+            self._add_proxy(f"{LOAD_SERVICE}-{i}", LOAD_SERVICE, None, True) for i in range(self.setup.load_pods)
+        ]
+        return LoadGenerator(
+            self.calendar,
+            spec,
+            journeys,
+            proxies,
+            self.parameters.rate,
+            self.parameters.failure_share,
+            Draws(Exponential(1.0).block, self._streams.generator("arrivals")),
+            self._streams.draws("client", self.parameters.client_overhead.block),
+            self._streams.random("journeys"),
+            self.record,
+            self._end,
+        )
+
+    # ---- playing
+
+    def run(self) -> Record:
+        """Plays until every request of the window has had its timeout; returns the client's record."""
+        record = self.record
+        try:
+            self.calendar.run_until(self._load_from)
+            self._load.start()
+            self.calendar.run_until(self._end + self.setup.load.timeout)
+        except TooManyEvents as error:
+            record.stopped_at = error.at
+        self._load.finish()
+        record.events = self.calendar.events
+        record.handshake_failures = sum(proxy.handshake_failures for proxy in self._proxies)
+        return record
+
+    def _count_reached(self, pod: AppPod) -> None:
+        self.record.reached[pod.service.name][int(self.calendar._now // 1.0)] += 1
+
+    def _count_meant(self, service: str) -> None:
+        self.record.meant[service][int(self.calendar._now // 1.0)] += 1
+
+    # ---- for faults
+
+    def sleep_until(self, at: float) -> Generator[Any, Any, None]:
+        yield self.calendar.timeout(max(0.0, at - self.calendar.now))
+
+    def targets(self, fault: FaultSpec) -> list[AppPod]:
+        """The pods that a fault hits: the first of the service's, as chaos picks them.
+
+        Raises:
+            Unrepresented: the twin has no such service.
+        """
+        service = str(fault.targets.get("service", ""))
+        pods = self.pods.get(service)
+        if pods is None:
+            raise Unrepresented(f"fault {fault.name}: the twin has no service {service}")
+        return pods[: int(fault.targets.get("replicas", len(pods)))]
+
+    def kill(self, pod: AppPod) -> None:
+        pod.kill()
+        if pod.name in self._holders:
+            self._holders[pod.name].forget()
+        self.control.set_ready(pod.service.authority, pod, False)
+
+    def restart(self, pod: AppPod) -> bool:
+        """Brings a killed pod back; False where it cannot become ready, for want of a certificate."""
+        holder = self._holders.get(pod.name)
+        if holder is not None:
+            if not self.control.is_up("identity"):
+                return False
+            holder.renew(self.control.new_expiry())
+        pod.start()
+        self.control.set_ready(pod.service.authority, pod, True)
+        return True
+
+
+class _Leaves:
+    """Each pod's leaf at the start: as observed, else at a random point of its renewal cycle."""
+
+    def __init__(self, setup: Setup, pods: tuple[PodState, ...], start: float, random: Random) -> None:
+        self._settings = setup.identity
+        self._start = start
+        self._random = random
+        self._observed: dict[str, list[PodState]] = {}
+        for pod in sorted(pods, key=lambda state: state.name):
+            self._observed.setdefault(pod.service, []).append(pod)
+
+    def of(self, name: str, service: str) -> tuple[float, float]:
+        """(expires at, next attempt at)."""
+        settings = self._settings
+        observed = self._observed.get(service)
+        if observed:
+            state = next((s for s in observed if s.name == name), observed[0])
+            observed.remove(state)
+            refreshed, expires = state.leaf_refreshed_at, state.leaf_expires_at
+        else:
+            life = settings.leaf_lifetime + settings.clock_skew
+            period = min(max(life * RENEW_AT_SHARE, settings.min_refresh), settings.max_refresh)
+            refreshed = self._start - self._random.random() * period
+            expires = refreshed + life
+        wait = next_attempt_delay(refreshed, expires, settings.min_refresh, settings.max_refresh)
+        return expires, refreshed + wait

@@ -1,0 +1,60 @@
+"""What the twin may know before the fault: one baseline window, as plain data.
+
+`gameday` fills it from the run store; tests fill it by hand. Times are Unix seconds, durations seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSample:
+    """One request at the client."""
+
+    route: str
+    """`POST storefront /checkout`."""
+    intended_at: float
+    latency: float | None
+    """Seconds from the intended send; None where no answer came."""
+    good: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTimes:
+    """Service time of one route of one service, as the app counted: no queueing, no calls to others."""
+
+    count: int
+    mean: float
+    bounds: tuple[float, ...] = ()
+    """Upper bucket bounds, ascending, without +Inf."""
+    buckets: tuple[int, ...] = ()
+    """Counts, not cumulative, one more than bounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """One meshed pod at the end of the baseline. The control plane's components count too, as `linkerd-destination`."""
+
+    name: str
+    service: str
+    leaf_expires_at: float
+    leaf_refreshed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The baseline window and the state at its end."""
+
+    started_at: float
+    ended_at: float
+    requests: tuple[ClientSample, ...]
+    route_times: dict[tuple[str, str], RouteTimes]
+    """By (service, route name): `("payment", "POST /charge")`."""
+    attempts: dict[str, float]
+    """attempts_per_request of each service."""
+    pods: tuple[PodState, ...]
+    load_pods: int = 1
+    """How many client proxies the load enters through."""
+    proxy_latency: dict[str, RouteTimes] = field(default_factory=dict)
+    """Inbound `response_latency_ms` of each service (all routes), for apps that count nothing themselves."""

@@ -1,0 +1,50 @@
+"""What the model needs to know beside policy: one draw from what the baseline left uncertain. Seconds throughout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sim.distributions import Distribution, LogNormal
+
+RouteKey = tuple[str, str]
+"""(service, route name): `("payment", "POST /charge")`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """How long things take that a healthy baseline does not show. Each is drawn anew for every replication.
+
+    Defaults: seen on the embedded world (2-core Linux VM); kept wide, since no window before the fault can tell.
+    """
+
+    injection: float = 0.12
+    """From the planned moment until the fault has bitten."""
+    reversion: float = 0.25
+    """The same for its end."""
+    control_start: float = 1.2
+    """From the order to start a control-plane process until it answers."""
+    pod_restart: float = 2.5
+    """From a pod's death until it is ready again."""
+    endpoint_update: float = 0.5
+    """From a change of a pod's readiness until destination streams it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Of one replication."""
+
+    times: dict[RouteKey, Distribution]
+    """Self time of each route: no queueing, no calls to others."""
+    overhead: Distribution
+    """Per hop: both proxies, the app's server and the way between them."""
+    client_overhead: Distribution
+    """At the load generator, per request: its own client and the timing of the send."""
+    rate: float
+    """Journeys a second."""
+    failure_share: float = 0.0
+    """Requests that fail at the client for no modelled cause."""
+    handshake: Distribution = field(default_factory=lambda: LogNormal(0.004, 0.3))
+    """To open a connection between two proxies."""
+    discovery: Distribution = field(default_factory=lambda: LogNormal(0.008, 0.4))
+    """From a first request to a destination until its watches have answered."""
+    delays: Delays = field(default_factory=Delays)

@@ -1,0 +1,155 @@
+"""From a replication's record to the quantities of `sim.results`, in the very way that `reports.measure` counts.
+
+A request belongs to the window of its intended send. Latencies are those of answered requests, quantiles interpolate
+between order statistics (numpy's default, type 7), `budget_spent` is the burn rate over the window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from scenarios.model import Application, SloSpec
+from sim.model.record import Record
+from sim.setup import Setup
+
+Key = tuple[str, str, str]
+"""(quantity, subject, window)."""
+PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+FAN_QUANTITIES = ("success_rate", "p95", "burn")
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """A record as arrays, in order of intended send."""
+
+    route: npt.NDArray[np.str_]
+    at: Floats
+    latency: Floats
+    """NaN: no answer."""
+    ok: npt.NDArray[np.bool_]
+    """Answered with a status below 500."""
+
+    @staticmethod
+    def of(record: Record) -> Requests:
+        at = np.asarray(record.intended_at, dtype=np.float64)
+        order = np.argsort(at, kind="stable")
+        latency = np.asarray([math.nan if v is None else v for v in record.latency], dtype=np.float64)
+        status = np.asarray(record.status, dtype=np.int64)
+        ok = (status > 0) & (status < 500)
+        return Requests(np.asarray(record.route, dtype=np.str_)[order], at[order], latency[order], ok[order])
+
+    def select(self, route: str | None, start: float, end: float) -> Requests:
+        """Those of one route (None: all) whose intended send lies in [start, end)."""
+        chosen = (self.at >= start) & (self.at < end)
+        if route is not None:
+            chosen &= self.route == route
+        return Requests(self.route[chosen], self.at[chosen], self.latency[chosen], self.ok[chosen])
+
+    def good(self, threshold: float | None, timeout: float) -> npt.NDArray[np.bool_]:
+        limit = timeout if threshold is None else min(threshold, timeout)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(self.ok & (self.latency <= limit), dtype=np.bool_)
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+
+def windows(setup: Setup) -> dict[str, tuple[float, float]]:
+    """Seconds from the begin of the inject phase."""
+    return {
+        "inject": (0.0, setup.inject_seconds),
+        "recover": (setup.inject_seconds, setup.end),
+        "all": (0.0, setup.end),
+    }
+
+
+def burn(good: int, total: int, objective: float) -> float:
+    """Bad requests over those that the objective allows. An objective of 1 allows none: the first bad one is counted
+    as a thousand budgets rather than infinitely many, so that intervals stay finite."""
+    bad = total - good
+    if bad == 0:
+        return 0.0
+    return bad / total / max(1.0 - objective, 1e-3 / total)
+
+
+def slo_quantities(requests: Requests, slo: SloSpec, timeout: float) -> dict[str, float]:
+    """Of requests already selected; without requests there are none."""
+    total = len(requests)
+    if total == 0:
+        return {}
+    good = int(requests.good(slo.threshold, timeout).sum())
+    found = {"success_rate": good / total, "budget_spent": burn(good, total, slo.objective)}
+    answered = requests.latency[~np.isnan(requests.latency)]
+    if len(answered):
+        values = np.quantile(answered, list(PERCENTILES.values()))
+        found.update(zip(PERCENTILES, (float(v) for v in values), strict=True))
+    return found
+
+
+def called_services(app: Application) -> list[str]:
+    """Services that others in the application call, in the order of the file."""
+    called = {call.service for s in app.services for r in s.routes for group in r.calls for call in group}
+    return [service.name for service in app.services if service.name in called and service.meshed]
+
+
+def quantities(record: Record, setup: Setup) -> dict[Key, float]:
+    """All quantities of a replication; those without a value are left out."""
+    requests = Requests.of(record)
+    found: dict[Key, float] = {}
+    for window, (start, end) in windows(setup).items():
+        by_route: dict[str | None, Requests] = {}
+        for slo in setup.slos:
+            if slo.route not in by_route:
+                by_route[slo.route] = requests.select(slo.route, start, end)
+            for quantity, value in slo_quantities(by_route[slo.route], slo, setup.load.timeout).items():
+                found[quantity, slo.name, window] = value
+        for service in called_services(setup.app):
+            meant = _between(record.meant.get(service, {}), start, end)
+            if meant:
+                reached = _between(record.reached.get(service, {}), start, end)
+                found["attempts_per_request", service, window] = reached / meant
+    return found
+
+
+def _between(by_second: Mapping[int, int], start: float, end: float) -> int:
+    return sum(count for second, count in by_second.items() if start <= second < end)
+
+
+def fan_series(record: Record, setup: Setup, step: float) -> dict[tuple[str, str], Floats]:
+    """(quantity, slo) → value in each step of the inject and recover windows; NaN where there was no request.
+
+    `burn` is cumulative: bad requests so far over those that the objective allows in the whole of both windows.
+    """
+    requests = Requests.of(record)
+    edges = steps(setup, step)
+    count = len(edges)
+    found: dict[tuple[str, str], Floats] = {}
+    for slo in setup.slos:
+        chosen = requests.select(slo.route, 0.0, setup.end)
+        index = np.minimum((chosen.at / step).astype(np.int64), count - 1)
+        good = chosen.good(slo.threshold, setup.load.timeout)
+        totals = np.bincount(index, minlength=count).astype(np.float64)
+        goods = np.bincount(index, weights=good.astype(np.float64), minlength=count)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found["success_rate", slo.name] = goods / totals
+        p95 = np.full(count, np.nan)
+        for i in range(count):
+            latencies = chosen.latency[index == i]
+            latencies = latencies[~np.isnan(latencies)]
+            if len(latencies):
+                p95[i] = np.quantile(latencies, 0.95)
+        found["p95", slo.name] = p95
+        allowed = max((1.0 - slo.objective) * max(1, len(chosen)), 1e-3)
+        found["burn", slo.name] = np.cumsum(totals - goods) / allowed
+    return found
+
+
+def steps(setup: Setup, step: float) -> tuple[float, ...]:
+    """Begin of each step."""
+    return tuple(step * i for i in range(max(1, math.ceil(setup.end / step - 1e-9))))

@@ -1,0 +1,118 @@
+"""What the twin says: forecasts, their scores, counterfactuals. Plain data, written to JSON as it stands.
+
+Quantities and their units:
+
+    success_rate          share of good requests of an SLO's route, 0..1
+    p50, p95, p99         seconds from intended send to the end of the answer, over answered requests
+    attempts_per_request  requests that reached a service, over requests that its callers meant to send it
+    budget_spent          bad requests over the bad requests that the objective allows in the window (1 = all spent)
+
+Windows: `inject`, `recover`, and `all` (both).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=False):
+    """A prediction interval for one quantity of one subject over one window."""
+
+    quantity: str
+    subject: str
+    """An SLO's name, or a service's for `attempts_per_request`."""
+    window: str
+    low: float
+    """5 % quantile of the ensemble."""
+    median: float
+    high: float
+    """95 % quantile."""
+    naive: float | None
+    """What "nothing changes" predicts: the same quantity measured over the baseline."""
+    ensemble: tuple[float, ...]
+    """One value for each replication that has one, ascending."""
+
+
+class Fan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A quantity over time. Second 0 is the begin of the inject phase; each list has one entry a step."""
+
+    quantity: str
+    subject: str
+    step_seconds: float
+    at: tuple[float, ...]
+    """Begin of each step."""
+    low: tuple[float | None, ...]
+    median: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+    """None where no replication had a request in the step."""
+
+
+class Forecast(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A whole forecast, as sealed in forecast.json."""
+
+    schema: str
+    scenario: str
+    variant: str | None
+    world: str
+    seed: int
+    made_at: float
+    """Unix seconds. The time of sealing is the event's, not the file's."""
+    planned_injection_at: float
+    replications: int
+    compute_seconds: float
+    calibration: dict[str, float | str | None]
+    """What was estimated from the baseline, for the reader."""
+    predictions: tuple[Prediction, ...]
+    fans: tuple[Fan, ...]
+    limits: tuple[str, ...]
+    """What this forecast does not represent."""
+
+
+class Scored(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A prediction beside what was measured."""
+
+    quantity: str
+    subject: str
+    window: str
+    low: float
+    median: float
+    high: float
+    naive: float | None
+    measured: float | None
+    """None: the run has no such value (no request was answered, say); such a row is not scored."""
+    inside: bool | None
+    crps: float | None
+    crps_naive: float | None
+
+
+class Score(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The forecast as a whole."""
+
+    rows: tuple[Scored, ...]
+    coverage: float | None
+    """Share of scored rows whose 90 % interval contains the measured value."""
+    crps: float | None
+    """Mean over rows, each divided by its scale (see sim.score) so that units may be mixed."""
+    crps_naive: float | None
+    skill: float | None
+    """1 - crps / crps_naive."""
+
+
+class CounterfactualSlo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    name: str
+    budget_spent_low: float
+    budget_spent_median: float
+    budget_spent_high: float
+    probability_held: float
+
+
+class Counterfactual(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What one change of policy would have done, according to the calibrated twin."""
+
+    change: str
+    """One line for people: `retry limit 3 → 1 at payment`."""
+    slos: tuple[CounterfactualSlo, ...]
+    holds: bool
+    """Every SLO held in at least nine replications of ten."""
+    verified: str | None = None
+    """The run that tried it for real, or None: model output only."""

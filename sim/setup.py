@@ -1,0 +1,112 @@
+"""What the twin is built from: a scenario whose mesh policy has been read, plus what counterfactuals may change.
+
+Policy comes from the scenario's manifests and annotations through `mesh.control.translate`, the code that the running
+control plane uses. It is never typed a second time here, and never fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mesh.api.messages import OutboundPolicy, Profile
+from mesh.api.resources import AnyResource, HTTPRoute, Metadata, Service, ServicePort, ServiceProfile, ServiceSpec
+from mesh.behavior.backend import BackendSettings
+from mesh.behavior.cache import OUTBOUND_IDLE_SECONDS
+from mesh.control.registry.manifests import load_manifests
+from mesh.control.translate import outbound_policy_message, profile_message
+from scenarios.model import Application, AppService, FaultSpec, IdentitySettings, LoadSpec, Scenario, SloSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the control plane says of one authority."""
+
+    profile: Profile
+    policy: OutboundPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """One system to simulate. A counterfactual is a `dataclasses.replace` of it."""
+
+    app: Application
+    rules: dict[str, Rules]
+    """By authority."""
+    identity: IdentitySettings
+    load: LoadSpec
+    faults: tuple[FaultSpec, ...]
+    slos: tuple[SloSpec, ...]
+    inject_seconds: float
+    recover_seconds: float
+    load_pods: int = 1
+    backend: BackendSettings = field(default_factory=BackendSettings)
+    discovery_idle_seconds: float = OUTBOUND_IDLE_SECONDS
+
+    @property
+    def end(self) -> float:
+        """End of the recover window; second 0 is the begin of the inject phase."""
+        return self.inject_seconds + self.recover_seconds
+
+
+def read_setup(scenario: Scenario, load_pods: int = 1) -> Setup:
+    """The scenario as the twin sees it.
+
+    Raises:
+        mesh.control.registry.manifests.InvalidManifests: a manifest cannot be read.
+    """
+    resources = load_manifests(scenario.resources) if scenario.resources else []
+    return Setup(
+        app=scenario.app,
+        rules={
+            s.authority: _rules(s, scenario.service_annotations.get(s.name, {}), resources)
+            for s in scenario.app.services
+        },
+        identity=scenario.identity,
+        load=scenario.load,
+        faults=scenario.faults,
+        slos=scenario.slos,
+        inject_seconds=scenario.phases.inject,
+        recover_seconds=scenario.phases.recover,
+        load_pods=load_pods,
+    )
+
+
+def _rules(service: AppService, annotations: dict[str, str], resources: Iterable[AnyResource]) -> Rules:
+    profile: ServiceProfile | None = None
+    routes: list[HTTPRoute] = []
+    merged: dict[str, str] = {}
+    for resource in resources:
+        match resource:
+            case ServiceProfile() if resource.metadata.name == service.host:
+                profile = resource
+            case HTTPRoute() if _is_parent(resource, service):
+                routes.append(resource)
+            case Service() if (resource.metadata.name, resource.metadata.namespace) == (
+                service.name,
+                service.namespace,
+            ):
+                merged.update(resource.metadata.annotations)
+    merged.update(annotations)
+    generated = Service(
+        metadata=Metadata(name=service.name, namespace=service.namespace, annotations=merged),
+        spec=ServiceSpec(ports=(ServicePort(port=service.port),)),
+    )
+    return Rules(
+        profile=profile_message(service.authority, profile, 1, 0.0),
+        policy=outbound_policy_message(service.authority, generated, routes, 1, 0.0),
+    )
+
+
+def _is_of(metadata: Metadata, service: AppService) -> bool:
+    return (metadata.name, metadata.namespace) == (service.name, service.namespace)
+
+
+def _is_parent(route: HTTPRoute, service: AppService) -> bool:
+    return any(
+        parent.kind == "Service"
+        and parent.name == service.name
+        and (parent.namespace or route.metadata.namespace) == service.namespace
+        and parent.port in (None, service.port)
+        for parent in route.spec.parent_refs
+    )

@@ -1,0 +1,124 @@
+"""Forecasts and counterfactuals as their readers get them."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from sim_builders import application, fault, scenario_of, service, setup_of
+
+from scenarios.model import LoadSpec, Scenario, ServiceTime, SloSpec
+from sim.counterfactual import UNCHANGED, explain
+from sim.forecast import cold_observation, make_forecast
+from sim.results import Forecast, Prediction
+
+BUDGET = 1.2
+
+
+def shop(*faults: object, **annotations: dict[str, str]) -> Scenario:
+    front = service("front", calls=("back",), time=ServiceTime(0.002, 0.3), replicas=2, workers=50)
+    back = service("back", time=ServiceTime(0.02, 0.4), replicas=2, workers=4, queue=8)
+    setup = setup_of(
+        application(front, back),
+        load=LoadSpec(30.0, {"all": 1.0}, 1000, 10.0),
+        slos=(SloSpec("front-success", "front", "GET", "/", 0.99),),
+        faults=faults,
+        inject_seconds=10.0,
+        recover_seconds=5.0,
+    )
+    return scenario_of(setup, **annotations)
+
+
+def forecast_of(scenario: Scenario, seed: int = 1, processes: int | None = 1) -> Forecast:
+    seen = cold_observation(scenario, seed)
+    return make_forecast(
+        scenario, seen, world="sim", seed=seed, planned_injection_at=seen.ended_at + 15.0,
+        time_budget_seconds=BUDGET, processes=processes,
+    )  # fmt: skip
+
+
+def find(forecast: Forecast, quantity: str, subject: str, window: str) -> Prediction:
+    rows = [p for p in forecast.predictions if (p.quantity, p.subject, p.window) == (quantity, subject, window)]
+    assert len(rows) == 1
+    return rows[0]
+
+
+def test_without_a_fault_nothing_changes() -> None:
+    forecast = forecast_of(shop())
+    for window in ("inject", "recover", "all"):
+        success = find(forecast, "success_rate", "front-success", window)
+        assert (success.low, success.high, success.naive) == (1.0, 1.0, 1.0)
+        attempts = find(forecast, "attempts_per_request", "back", window)
+        assert attempts.low < 1.0 < attempts.high
+        for quantity in ("p50", "p95"):
+            row = find(forecast, quantity, "front-success", window)
+            assert row.median == pytest.approx(row.naive, rel=0.25)
+
+
+def test_a_failing_service_costs_what_it_fails() -> None:
+    degrade = fault("app-degrade", duration=10.0, service="back", replicas=2, parameters={"errorRate": 0.4})
+    forecast = forecast_of(shop(degrade))
+    success = find(forecast, "success_rate", "front-success", "inject")
+    assert success.low < 0.6 < success.high
+    assert find(forecast, "success_rate", "front-success", "recover").median > 0.97
+    spent = find(forecast, "budget_spent", "front-success", "inject")
+    assert spent.median == pytest.approx((1 - success.median) / 0.01, rel=0.02)
+    assert list(success.ensemble) == sorted(success.ensemble)
+    assert len(success.ensemble) == forecast.replications
+
+
+def test_policy_is_read_from_annotations() -> None:
+    degrade = fault("app-degrade", duration=10.0, service="back", replicas=2, parameters={"errorRate": 0.4})
+    retried = shop(degrade, back={"retry.linkerd.io/http": "5xx", "retry.linkerd.io/limit": "2"})
+    attempts = find(forecast_of(retried), "attempts_per_request", "back", "inject")
+    assert attempts.low < 1.56 < attempts.high
+
+
+def test_fans_cover_both_windows_in_steps() -> None:
+    forecast = forecast_of(shop())
+    fans = {(fan.quantity, fan.subject): fan for fan in forecast.fans}
+    assert set(fans) == {(q, "front-success") for q in ("success_rate", "p95", "burn")}
+    for fan in fans.values():
+        assert (fan.at[0], fan.at[-1], len(fan.at)) == (0.0, 14.0, 15)
+        assert len(fan.low) == len(fan.median) == len(fan.high) == 15
+    burn = [value for value in fans["burn", "front-success"].median if value is not None]
+    assert burn == sorted(burn)
+
+
+def test_what_the_twin_cannot_represent_is_a_limit() -> None:
+    forecast = forecast_of(shop(fault("solar-flare", service="back")))
+    assert any("solar-flare" in limit for limit in forecast.limits)
+
+
+def test_a_replication_does_not_depend_on_who_played_it() -> None:
+    """Two workers or none: the ensembles that both have agree value by value."""
+    here, pooled = forecast_of(shop(), processes=1), forecast_of(shop(), processes=2)
+    a = set(find(here, "p95", "front-success", "inject").ensemble)
+    b = set(find(pooled, "p95", "front-success", "inject").ensemble)
+    assert len(a & b) == min(len(a), len(b))
+
+
+def test_forecasts_are_plain_json() -> None:
+    forecast = forecast_of(shop())
+    assert msgspec.json.decode(msgspec.json.encode(forecast), type=Forecast) == forecast
+
+
+def test_counterfactuals_put_the_cure_first() -> None:
+    """A service two thirds of whose capacity is gone is saved by capacity, and not by giving up retries."""
+    degrade = fault("app-degrade", duration=10.0, service="back", replicas=2, parameters={"latencySeconds": 0.35})
+    scenario = shop(degrade, back={"retry.linkerd.io/http": "5xx", "retry.linkerd.io/limit": "2"})
+    seen = cold_observation(scenario, 1)
+    found = explain(
+        scenario, seen, seed=1, planned_injection_at=seen.ended_at + 15.0, time_budget_seconds=3.0, processes=1
+    )
+    texts = [c.change for c in found]
+    assert UNCHANGED in texts
+    spent = [c.slos[0].budget_spent_median for c in found]
+    assert spent == sorted(spent)
+    assert texts[0].startswith("twice the workers")
+    assert found[0].slos[0].probability_held > found[texts.index(UNCHANGED)].slos[0].probability_held
+
+
+def test_without_faults_there_is_nothing_to_ask() -> None:
+    scenario = shop()
+    seen = cold_observation(scenario, 1)
+    assert explain(scenario, seen, seed=1, planned_injection_at=seen.ended_at, time_budget_seconds=1.0) == []

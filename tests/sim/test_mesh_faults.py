@@ -1,0 +1,144 @@
+"""What faults do in the twin, and to whom."""
+
+from __future__ import annotations
+
+import pytest
+from sim_builders import application, fault, parameters_of, played, service, setup_of
+
+from scenarios.model import IdentitySettings, LoadSpec, ServiceTime
+from sim.model.draws import Streams
+from sim.model.faults import check
+from sim.model.record import Record
+from sim.model.system import System
+from sim.setup import Setup
+
+SHORT_LEAVES = IdentitySettings(leaf_lifetime=10.0, clock_skew=0.5, min_refresh=1.0)
+
+
+def bad(record: Record, start: float, end: float) -> float | None:
+    """Share of requests without a good answer, by intended send; None without requests."""
+    chosen = [s for at, s in zip(record.intended_at, record.status, strict=True) if start <= at < end]
+    return sum(1 for s in chosen if not 0 < s < 500) / len(chosen) if chosen else None
+
+
+def chain(rate: float, **changes: object) -> Setup:
+    app = application(service("front", calls=("back",)), service("back"))
+    return setup_of(app, load=LoadSpec(rate, {"all": 1.0}, 10**6, 10.0), **changes)
+
+
+def test_a_healthy_system_answers_everything() -> None:
+    record = played(chain(30.0))
+    assert set(record.status) == {200}
+    assert record.handshake_failures == 0
+
+
+def test_expired_certificates_spare_established_connections() -> None:
+    """Busy: connections never idle out. The very same fault, with pauses between requests, is an outage."""
+    changes = {
+        "identity": SHORT_LEAVES,
+        "faults": (fault("cert-expiry", duration=40.0, component="identity"),),
+        "inject_seconds": 40.0,
+    }
+    busy = played(chain(30.0, **changes))
+    idle = played(chain(0.15, discovery_idle_seconds=60.0, **changes), seed=3)
+    assert bad(busy, 0.0, 40.0) == 0.0
+    assert bad(idle, 0.0, 9.0) in (0.0, None)
+    assert bad(idle, 16.0, 40.0) == 1.0
+    assert idle.handshake_failures > 0
+
+
+def test_a_mesh_heals_once_identity_is_back() -> None:
+    changes = {
+        "identity": SHORT_LEAVES,
+        "faults": (fault("cert-expiry", duration=30.0, component="identity"),),
+        "inject_seconds": 30.0,
+        "recover_seconds": 300.0,
+    }
+    record = played(chain(0.15, **changes), seed=3)
+    assert bad(record, 16.0, 30.0) == 1.0
+    assert bad(record, 36.0, 330.0) == 0.0
+
+
+def test_identity_back_in_time_costs_nothing() -> None:
+    short = fault("control-plane-down", duration=2.0, component="identity")
+    record = played(chain(0.5, identity=SHORT_LEAVES, faults=(short,)))
+    assert set(record.status) == {200}
+
+
+def test_a_control_plane_outage_strikes_idle_clients_only() -> None:
+    changes = {"faults": (fault("control-plane-down", duration=60.0, component="all"),), "inject_seconds": 60.0}
+    busy = played(chain(30.0, **changes))
+    idle = played(chain(0.1, **changes), seed=2)
+    assert bad(busy, 0.0, 60.0) == 0.0
+    late = [(s, la) for at, s, la in zip(idle.intended_at, idle.status, idle.latency, strict=True) if 6 < at < 56]
+    assert late
+    assert all(status in (502, 504) for status, _ in late)
+    assert all(latency is not None and latency == pytest.approx(3.0, abs=0.1) for _, latency in late)
+
+
+def test_policy_alone_is_needed_for_a_new_destination() -> None:
+    down = fault("control-plane-down", duration=60.0, component="policy")
+    record = played(chain(0.1, faults=(down,), inject_seconds=60.0), seed=2)
+    assert bad(record, 6.0, 56.0) == 1.0
+
+
+def test_a_killed_pod_is_routed_around_and_comes_back() -> None:
+    app = application(service("front", calls=("back",)), service("back", replicas=2))
+    kill = fault("pod-kill", at=5.0, service="back", replicas=1)
+    system = System(setup_of(app, faults=(kill,)), parameters_of(40.0), Streams(1, 0))
+    record = system.run()
+    assert bad(record, 0.0, 20.0) is not None
+    assert bad(record, 0.0, 20.0) < 0.02  # type: ignore[operator]
+    assert all(pod.alive for pod in system.pods["back"])
+
+
+def test_a_degraded_app_fails_and_slows_while_the_fault_lasts() -> None:
+    degrade = fault("app-degrade", duration=10.0, service="back", replicas=1)
+    degrade.parameters.update({"errorRate": 0.5, "latencySeconds": 0.2, "status": 503.0})
+    record = played(chain(40.0, faults=(degrade,)))
+    assert bad(record, 0.0, 9.9) == pytest.approx(0.5, abs=0.1)
+    assert bad(record, 10.3, 30.0) == 0.0
+    slow = [la for at, la in zip(record.intended_at, record.latency, strict=True) if 0 <= at < 9.9 and la is not None]
+    assert min(slow) >= 0.2
+
+
+def test_a_frozen_app_answers_when_it_thaws() -> None:
+    freeze = fault("app-degrade", at=2.0, duration=5.0, service="back", replicas=1, parameters={"freeze": 1.0})
+    record = played(chain(10.0, faults=(freeze,)))
+    frozen = [la for at, la in zip(record.intended_at, record.latency, strict=True) if 2.1 < at < 6.9]
+    assert frozen
+    assert all(la is not None for la in frozen)
+    ends = [at + la for at, la in zip(record.intended_at, record.latency, strict=True) if la and 2.1 < at < 6.9]
+    assert min(ends) >= 7.0
+
+
+def test_answers_after_the_timeout_count_as_none() -> None:
+    app = application(service("slow", time=ServiceTime(2.0, 0.0, "constant")))
+    record = played(setup_of(app, load=LoadSpec(5.0, {"all": 1.0}, 10**6, 1.0)))
+    assert set(record.status) == {0}
+    assert set(record.latency) == {None}
+
+
+def test_arrivals_beyond_the_in_flight_cap_are_dropped() -> None:
+    app = application(service("slow", time=ServiceTime(5.0, 0.0, "constant")))
+    record = played(setup_of(app, load=LoadSpec(50.0, {"all": 1.0}, 10, 60.0)))
+    dropped = sum(1 for status in record.status if status == 0)
+    assert dropped / len(record.status) == pytest.approx(1 - 10 / (50 * 5.0), abs=0.05)
+
+
+def test_unknown_faults_are_named_not_ignored() -> None:
+    services = {"front", "back"}
+    assert check((fault("network-delay", service="back"),), services) == [
+        "fault the-fault: the twin has no model of kind network-delay"
+    ]
+    assert "no service nowhere" in check((fault("pod-kill", service="nowhere"),), services)[0]
+    odd = fault("app-degrade", service="back", parameters={"jitterSeconds": 1.0})
+    assert "jitterSeconds" in check((odd,), services)[0]
+
+
+def test_a_seed_decides_everything() -> None:
+    kill = fault("pod-kill", at=5.0, service="back", replicas=1)
+    setup = chain(30.0, faults=(kill,))
+    first, second, other = played(setup), played(setup), played(setup, seed=2)
+    assert (first.intended_at, first.latency, first.status) == (second.intended_at, second.latency, second.status)
+    assert first.intended_at != other.intended_at

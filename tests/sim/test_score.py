@@ -1,0 +1,83 @@
+"""CRPS, coverage and skill."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.results import Forecast, Prediction
+from sim.score import crps, score
+
+VALUES = st.floats(-1e3, 1e3, allow_nan=False)
+ENSEMBLES = st.lists(VALUES, min_size=1, max_size=30).map(sorted)
+
+
+def prediction(ensemble: list[float], naive: float | None, **changes: str) -> Prediction:
+    names = {"quantity": "success_rate", "subject": "slo", "window": "inject", **changes}
+    return Prediction(
+        low=ensemble[0], median=ensemble[len(ensemble) // 2], high=ensemble[-1], naive=naive,
+        ensemble=tuple(ensemble), **names,
+    )  # fmt: skip
+
+
+def forecast(*predictions: Prediction) -> Forecast:
+    return Forecast(
+        schema="s", scenario="x", variant=None, world="sim", seed=1, made_at=0.0, planned_injection_at=0.0,
+        replications=1, compute_seconds=0.0, calibration={}, predictions=predictions, fans=(), limits=(),
+    )  # fmt: skip
+
+
+@given(ENSEMBLES, VALUES)
+def test_crps_is_the_fair_double_sum(ensemble: list[float], measured: float) -> None:
+    size = len(ensemble)
+    spread = sum(abs(a - b) for a, b in combinations(ensemble, 2)) / (size * (size - 1)) if size > 1 else 0.0
+    expected = sum(abs(v - measured) for v in ensemble) / size - spread
+    assert crps(ensemble, measured) == pytest.approx(expected, abs=1e-9, rel=1e-9)
+
+
+@given(VALUES, st.integers(1, 20), VALUES)
+def test_crps_of_one_repeated_value_is_the_absolute_error(value: float, size: int, measured: float) -> None:
+    assert crps([value] * size, measured) == pytest.approx(abs(value - measured), abs=1e-9)
+
+
+@given(ENSEMBLES, VALUES, st.floats(-10, 10))
+def test_crps_does_not_mind_a_shift(ensemble: list[float], measured: float, by: float) -> None:
+    assert crps([v + by for v in ensemble], measured + by) == pytest.approx(crps(ensemble, measured), abs=1e-6)
+
+
+@given(st.lists(st.tuples(ENSEMBLES, VALUES), min_size=1, max_size=8))
+def test_coverage_counts_the_intervals_that_contain_the_measured_value(rows: list[tuple[list[float], float]]) -> None:
+    predictions = [prediction(ensemble, 0.0, subject=str(i)) for i, (ensemble, _) in enumerate(rows)]
+    measured = {("success_rate", str(i), "inject"): value for i, (_, value) in enumerate(rows)}
+    result = score(forecast(*predictions), measured)
+    inside = [ensemble[0] - 1e-6 <= value <= ensemble[-1] + 1e-6 for ensemble, value in rows]
+    assert result.coverage == pytest.approx(sum(inside) / len(inside), abs=1e-9)
+
+
+def test_skill_compares_with_nothing_changes_in_units_of_each_quantity() -> None:
+    sure = prediction([0.9, 0.9], 1.0)
+    slow = prediction([0.2, 0.2], 0.1, quantity="p95")
+    measured = {("success_rate", "slo", "inject"): 0.9, ("p95", "slo", "inject"): 0.4}
+    result = score(forecast(sure, slow), measured)
+    assert [row.crps for row in result.rows] == [pytest.approx(0.0), pytest.approx(0.5)]
+    assert [row.crps_naive for row in result.rows] == [pytest.approx(2.0), pytest.approx(0.75)]
+    assert result.skill == pytest.approx(1 - 0.25 / 1.375)
+
+
+def test_what_was_not_measured_is_shown_and_not_scored() -> None:
+    result = score(forecast(prediction([0.5], None)), {})
+    assert result.rows[0].inside is None
+    assert (result.coverage, result.crps, result.crps_naive, result.skill) == (None, None, None, None)
+    nan = score(forecast(prediction([0.5], None)), {("success_rate", "slo", "inject"): math.nan})
+    assert nan.coverage is None
+
+
+def test_a_perfect_naive_forecast_leaves_skill_undefined() -> None:
+    result = score(forecast(prediction([1.0, 1.0], 1.0)), {("success_rate", "slo", "inject"): 1.0})
+    assert result.crps_naive == 0.0
+    assert result.skill is None
+    assert result.coverage == 1.0
