@@ -1,0 +1,1 @@
+"""SLO arithmetic and everything a run leaves to read."""

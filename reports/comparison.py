@@ -1,0 +1,100 @@
+"""Forecast beside measurement: the seal, each prediction with its measured value, the score, counterfactuals."""
+
+from __future__ import annotations
+
+import hashlib
+
+from reports.document import CounterfactualPart, CounterfactualSloPart, ForecastPart, PredictionPart, ScorePart
+from reports.judgement import is_complete
+from reports.material import Material
+from sim.results import Counterfactual
+
+
+def forecast_part(material: Material) -> ForecastPart | None:
+    run, forecast = material.run, material.forecast
+    stored = run.store.document("forecast")
+    if forecast is None or stored is None:
+        return None
+    seals = run.events_of("seal")
+    announced = (seals[-1].data or {}).get("sha256") if seals else None
+    recomputed = hashlib.sha256(stored[1]).hexdigest()
+    sealed_at = seals[-1].at if seals else None
+    injections = run.events_of("inject")
+    first = injections[0].at if injections else None
+    return ForecastPart(
+        sealed_at=sealed_at,
+        sha256=announced,
+        sha256_recomputed=recomputed,
+        intact=announced == recomputed if announced is not None else None,
+        planned_injection_at=forecast.planned_injection_at,
+        first_injection_at=first,
+        sealed_before_injection=sealed_at < first if sealed_at is not None and first is not None else None,
+        replications=forecast.replications,
+        compute_seconds=forecast.compute_seconds,
+        calibration={name: forecast.calibration[name] for name in sorted(forecast.calibration)},
+    )
+
+
+def prediction_parts(material: Material) -> list[PredictionPart]:
+    if material.forecast is None:
+        return []
+    scored = {(row.quantity, row.subject, row.window): row for row in material.score.rows} if material.score else {}
+    parts = []
+    for prediction in material.forecast.predictions:
+        key = (prediction.quantity, prediction.subject, prediction.window)
+        row = scored.get(key)
+        # A run that ended early has shorter windows than were predicted: nothing in it can be compared.
+        comparable = is_complete(material.run.state)
+        value = row.measured if row is not None else material.measured.get(key) if comparable else None
+        parts.append(
+            PredictionPart(
+                quantity=prediction.quantity,
+                subject=prediction.subject,
+                window=prediction.window,
+                low=prediction.low,
+                median=prediction.median,
+                high=prediction.high,
+                naive=prediction.naive,
+                measured=value,
+                inside=row.inside
+                if row is not None
+                else None
+                if value is None
+                else prediction.low <= value <= prediction.high,
+                crps=row.crps if row is not None else None,
+                crps_naive=row.crps_naive if row is not None else None,
+            )
+        )
+    return parts
+
+
+def score_part(material: Material, predictions: list[PredictionPart]) -> ScorePart | None:
+    judged = [prediction.inside for prediction in predictions if prediction.inside is not None]
+    if material.score is None:
+        return None
+    return ScorePart(
+        scored=len(judged),
+        inside=sum(judged),
+        coverage=material.score.coverage,
+        crps=material.score.crps,
+        crps_naive=material.score.crps_naive,
+        skill=material.score.skill,
+    )
+
+
+def counterfactual_part(found: Counterfactual) -> CounterfactualPart:
+    return CounterfactualPart(
+        change=found.change,
+        predicted=[
+            CounterfactualSloPart(
+                slo=slo.name,
+                budget_spent_low=slo.budget_spent_low,
+                budget_spent_median=slo.budget_spent_median,
+                budget_spent_high=slo.budget_spent_high,
+                probability_held=slo.probability_held,
+            )
+            for slo in found.slos
+        ],
+        holds=found.holds,
+        verified=found.verified,
+    )
