@@ -1,0 +1,207 @@
+"""`gameday`: the command line. Each command is a thin function; what it does lives in the module it calls."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from gameday import __version__
+from gameday.errors import BadInput, Exit
+
+app = App(
+    name="gameday",
+    version=__version__,
+    help="A flight simulator for service-mesh failures: predict, inject, measure, score.",
+    help_format="plaintext",
+)
+
+WorldName = Literal["local"]
+
+
+@app.command
+def run(
+    scenario: str,
+    /,
+    *,
+    world: WorldName = "local",
+    variant: str | None = None,
+    set: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    seed: int = 1,
+    out: Path | None = None,
+    dry_run: bool = False,
+    plain: bool = False,
+) -> int:
+    """Run a game day: bring the world up, forecast, inject, measure, score, report.
+
+    Exit codes: 0 every expectation held; 1 one did not; 2 bad input, nothing was started; 3 aborted, faults reverted;
+    4 the harness failed, faults reverted, what was measured is kept.
+
+    Parameters
+    ----------
+    scenario
+        A name from `gameday list`, or a path to a scenario.yaml.
+    world
+        Where to run it.
+    variant
+        One of the scenario's variants; `gameday show` lists them.
+    set
+        Override one field: `load.rate=80/s`, `faults.payment-slow.duration=20s`. May be repeated.
+    seed
+        Seed of arrivals, workload and twin.
+    out
+        Folder for the run; runs/<id> without it.
+    dry_run
+        Stop after the plan: blast radius, abort rules, what would happen when.
+    plain
+        Plain lines, even on a terminal.
+    """
+    from gameday.run import RunOptions, run_gameday
+
+    return run_gameday(RunOptions(scenario, world, variant, set, seed, out, dry_run, plain))
+
+
+@app.command(name="list")
+def list_scenarios() -> int:
+    """List the scenarios that come with Gameday."""
+    from gameday.catalogue import print_catalogue
+
+    return print_catalogue()
+
+
+@app.command
+def show(scenario: str, /, *, variant: str | None = None) -> int:
+    """Show one scenario: story, load, faults, SLOs, expectations, variants."""
+    from gameday.catalogue import print_scenario
+
+    return print_scenario(scenario, variant)
+
+
+@app.command
+def lint(*scenarios: str) -> int:
+    """Check scenario files; without arguments, all that come with Gameday."""
+    from gameday.catalogue import lint_scenarios
+
+    return lint_scenarios(scenarios)
+
+
+@app.command
+def forecast(
+    scenario: str,
+    /,
+    *,
+    variant: str | None = None,
+    set: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    seed: int = 1,
+    from_run: str | None = None,
+    json: bool = False,
+) -> int:
+    """Ask the twin alone: what would this game day do? Seconds, and nothing is started.
+
+    Parameters
+    ----------
+    scenario
+        A name from `gameday list`, or a path to a scenario.yaml.
+    variant
+        One of the scenario's variants.
+    set
+        Override one field; may be repeated.
+    seed
+        Seed of the replications.
+    from_run
+        Calibrate on the baseline of this run; without it, on the values that the application declares.
+    json
+        Print the whole forecast as JSON.
+    """
+    from gameday.forecasting import print_forecast
+
+    return print_forecast(scenario, variant, set, seed, from_run, json)
+
+
+@app.command
+def runs() -> int:
+    """List the runs below ./runs with their verdicts; interrupted ones are marked."""
+    from gameday.history import print_runs
+
+    return print_runs()
+
+
+@app.command
+def report(run: str = "latest", /, *, out: Path | None = None) -> int:
+    """Rebuild a run's report from its store; the same store gives the same bytes.
+
+    Parameters
+    ----------
+    run
+        A run id, the beginning of one, a path, or `latest`.
+    out
+        Where to write; the run's own folder without it.
+    """
+    from gameday.history import rebuild_report
+
+    return rebuild_report(run, out)
+
+
+@app.command
+def recover(run: str | None = None, /) -> int:
+    """Undo what interrupted runs left: revert faults, end processes, mark them. Without a run, all interrupted ones."""
+    from gameday.history import recover_runs
+
+    return recover_runs(run)
+
+
+@app.command
+def doctor() -> int:
+    """Check whether this machine can run game days, and say what to do where it cannot."""
+    from gameday.history import print_doctor
+
+    return print_doctor()
+
+
+@app.command
+def accuracy(
+    *,
+    seeds: int = 5,
+    scenarios: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    out: Path | None = None,
+    reuse: Path | None = None,
+) -> int:
+    """Run scenarios over several seeds and write how good the forecasts were, misses included.
+
+    Parameters
+    ----------
+    seeds
+        Runs of each scenario.
+    scenarios
+        Which ones; all shipped without it.
+    out
+        Markdown file to write; printed without it.
+    reuse
+        A folder of earlier runs made by this command: runs found there are not run again.
+    """
+    from gameday.accuracy import run_accuracy
+
+    return run_accuracy(seeds, scenarios, out, reuse)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    from scenarios.load import InvalidScenario
+
+    try:
+        code = app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        print(f"gameday: {error}", file=sys.stderr)
+        code = Exit.BAD_INPUT
+    except InvalidScenario as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        code = Exit.BAD_INPUT
+    except BadInput as error:
+        print(f"gameday: {error}", file=sys.stderr)
+        code = Exit.BAD_INPUT
+    except KeyboardInterrupt:
+        code = Exit.ABORTED
+    sys.exit(code)

@@ -1,0 +1,60 @@
+"""After the run: what was measured, whether the expectations held, how good the forecast was, what would have helped.
+
+The verdict comes from the client's requests and the scraped counters, never from chaostoolkit's own status. Score and
+counterfactuals go into the run store as documents, so that a report needs nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from reports.judgement import judge_expectation, reasons
+from reports.measure import measure
+from reports.observe import observation
+from reports.store import RunStore
+from scenarios.model import Scenario
+from sim.counterfactual import explain
+from sim.results import Forecast
+from sim.score import score
+
+EXPLAIN_BUDGET_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    held: bool
+    reasons: list[str]
+
+
+def judge(
+    store: RunStore, scenario: Scenario, windows: Mapping[str, list[float]], forecast: Forecast, seed: int
+) -> Verdict:
+    """Measures, scores and explains one finished run."""
+    measured = measure(store, scenario, windows)
+    judged = [judge_expectation(expectation, measured, complete=True) for expectation in scenario.expectations]
+    store.put_document("score", time.time(), msgspec.json.encode(score(forecast, measured)))
+    start, end = windows["baseline"]
+    counterfactuals = explain(
+        scenario,
+        observation(store, scenario, start, end),
+        seed=seed,
+        planned_injection_at=forecast.planned_injection_at,
+        time_budget_seconds=EXPLAIN_BUDGET_SECONDS,
+    )
+    store.put_document("counterfactuals", time.time(), msgspec.json.encode(counterfactuals))
+    return Verdict(all(part.held for part in judged), reasons("finished", [], judged))
+
+
+def forecast_lines(forecast: Forecast) -> list[str]:
+    """The forecast in a few lines, for the progress view: each SLO over the whole fault."""
+    lines = []
+    for row in forecast.predictions:
+        if row.quantity == "success_rate" and row.window == "all":
+            naive = f"; before the fault {row.naive:.2%}" if row.naive is not None else ""
+            interval = f"90 % interval {row.low:.2%} – {row.high:.2%}"
+            lines.append(f"forecast  {row.subject}: {row.median:.2%} good, {interval}{naive}")
+    return lines

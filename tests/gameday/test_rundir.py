@@ -1,0 +1,74 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from chaos.processes import started_at
+from gameday import rundir
+from gameday.errors import BadInput
+from reports.store import RunStore
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def made(name: str, **meta: object) -> rundir.RunDir:
+    run = rundir.create(None, name)
+    with RunStore(run.store, create=True) as store:
+        store.set_meta(**meta)
+    return run
+
+
+def test_a_run_is_found_by_id_by_beginning_by_path_and_as_latest() -> None:
+    first = made("20260101-000000-a")
+    second = made("20260102-000000-b")
+    assert rundir.find("20260101-000000-a") == first
+    assert rundir.find("20260102") == second
+    assert rundir.find(str(first.path)) == first
+    assert rundir.find("latest") == second
+
+
+def test_an_ambiguous_beginning_names_the_candidates() -> None:
+    made("20260101-000000-a")
+    made("20260101-000001-b")
+    with pytest.raises(BadInput, match="not unique: 20260101-000000-a, 20260101-000001-b"):
+        rundir.find("2026")
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over() -> None:
+    run = made("x")
+    with pytest.raises(BadInput, match="holds a run already"):
+        rundir.create(run.path, "y")
+
+
+def test_a_path_below_a_file_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="cannot be written: Not a directory"):
+        rundir.create(tmp_path / "file" / "run", "y")
+
+
+def test_a_running_run_whose_runner_is_gone_is_interrupted() -> None:
+    run = made("x", state="running", runner={"pid": os.getpid(), "start": "0"})
+    with RunStore(run.store) as store:
+        assert rundir.state(store) == "interrupted"
+
+
+def test_a_running_run_whose_runner_lives_is_running() -> None:
+    run = made("x", state="running", runner={"pid": os.getpid(), "start": started_at(os.getpid())})
+    with RunStore(run.store) as store:
+        assert rundir.state(store) == "running"
+
+
+def test_a_run_that_was_not_started_leaves_no_folder() -> None:
+    run = rundir.create(None, "x")
+    run.discard()
+    assert not run.path.exists()
+
+
+def test_discarding_spares_what_was_there_before(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    rundir.create(tmp_path / "out", "x").discard()
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
