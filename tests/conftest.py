@@ -1,0 +1,13 @@
+"""Settings that hold for every test."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+# No deadline for one example: a busy machine is no bug. In CI the examples are the same each time, so that a red run
+# means that a change broke something; on a developer's machine they are new each time, and find what nobody thought of.
+settings.register_profile("gameday", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "gameday")
