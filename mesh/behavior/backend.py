@@ -11,7 +11,12 @@
                    ▼
                  send
 
-An endpoint is ready when its breaker admits a request and it has an idle connection or may open one. After a failed
+Two kinds of endpoint. A multiplexed one (HTTP/2: every meshed endpoint, since proxies speak it among themselves) has one
+shared connection that carries as many requests as its peer allows, and lives as long as the endpoint is known. An
+exclusive one (HTTP/1 or opaque TCP to an un-meshed endpoint) has a pool of connections that serve one request at a time
+and idle out.
+
+An endpoint is ready when its breaker admits a request and it has room on a connection or may open one. After a failed
 connect it may not until its backoff is over; then one probe connection is opened without a request behind it, so
 that an endpoint whose handshakes fail costs requests nothing while its established connections go on serving. The gate
 opens again as soon as any endpoint is ready.
@@ -30,6 +35,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum
 from random import Random
 from typing import Generic, Protocol, TypeVar
 
@@ -40,6 +46,7 @@ from mesh.behavior.ewma import PeakEwma
 from mesh.behavior.outcome import Cause
 
 DEFAULT_QUEUE = QueueSpec()
+UNLIMITED = 1 << 31
 
 T = TypeVar("T")
 """A ticket: the driver's name for a request that waits to be sent. Compared by identity."""
@@ -47,9 +54,22 @@ C = TypeVar("C")
 """A connection, as the driver knows it. Compared by identity."""
 
 
+class Multiplex(Enum):
+    """Which endpoints of a backend share one connection among requests."""
+
+    NEVER = "never"
+    """Opaque TCP: each client connection needs one of its own."""
+    MESHED = "meshed"
+    """HTTP/1 requests: over HTTP/2 to a meshed endpoint, over HTTP/1 to any other."""
+    ALWAYS = "always"
+    """HTTP/2 requests."""
+
+
 @dataclass(frozen=True, slots=True)
 class BackendSettings:
     """Seconds, unless the name says otherwise."""
+
+    multiplex: Multiplex = Multiplex.MESHED
 
     queue: QueueSpec = DEFAULT_QUEUE
     accrual: FailureAccrualSpec | None = None
@@ -76,7 +96,7 @@ class Driver(Protocol[T, C]):
         """The request will not be sent."""
 
     def close(self, connection: C) -> None:
-        """Close an idle connection that the pool lets go."""
+        """Let go of a connection that will get no new request: close it once what is under way on it is over."""
 
 
 class EndpointState(Generic[T, C]):
@@ -86,12 +106,16 @@ class EndpointState(Generic[T, C]):
         "accrual",
         "backing_off_until",
         "backoff",
+        "capacity",
         "connecting",
         "idle",
         "load",
+        "multiplexed",
         "probing",
         "removed",
+        "shared",
         "spec",
+        "streams",
         "waiting",
     )
 
@@ -104,6 +128,15 @@ class EndpointState(Generic[T, C]):
         """Idle connections, longest idle first, each with the time it fell idle."""
         self.waiting: deque[T] = deque()
         """Tickets that wait for a connection of this endpoint that is being opened."""
+        self.multiplexed = settings.multiplex is Multiplex.ALWAYS or (
+            settings.multiplex is Multiplex.MESHED and spec.identity is not None
+        )
+        self.shared: C | None = None
+        """The connection of a multiplexed endpoint."""
+        self.streams = 0
+        """Requests under way on it."""
+        self.capacity = UNLIMITED
+        """How many its peer allows at a time."""
         self.connecting = 0
         self.backing_off_until: float | None = None
         self.probing = False
@@ -112,6 +145,8 @@ class EndpointState(Generic[T, C]):
     def ready(self, now: float) -> bool:
         if self.accrual is not None and not self.accrual.admits(now):
             return False
+        if self.shared is not None:
+            return self.streams < self.capacity
         return bool(self.idle) or (self.backing_off_until is None and not self.probing)
 
 
@@ -140,11 +175,7 @@ class Backend(Generic[T, C]):
                 continue
             state.removed = True
             del self.endpoints[address]
-            for connection, _ in state.idle:
-                self._driver.close(connection)
-            state.idle.clear()
-            self.queue.extend(state.waiting)
-            state.waiting.clear()
+            self._release(state)
         for address, spec in wanted.items():
             if address not in self.endpoints:
                 self.endpoints[address] = EndpointState(spec, self._settings, now)
@@ -199,38 +230,52 @@ class Backend(Generic[T, C]):
         return False
 
     def finished(
-        self, now: float, endpoint: EndpointState[T, C], connection: C | None, rtt: float | None, failed: bool
+        self, now: float, endpoint: EndpointState[T, C], connection: C | None, rtt: float, failed: bool | None
     ) -> None:
         """A sent request is over.
 
-        `connection` is the connection if it can serve again, else None. `rtt` is the time from send to response
-        headers, or None where none came (`failed` then says whether the breaker counts it).
+        `connection`: the shared connection it was sent on, or an exclusive one that can serve again; None where it is
+        gone. `rtt`: seconds from send to response headers or, where none came, to the end of the wait, which the
+        balancer believes as well (tower's handle observes whatever it saw when it is dropped). `failed`: the
+        breaker's verdict; None where there is none, because the client left.
         """
         endpoint.load.pending -= 1
-        if rtt is not None:
-            endpoint.load.observe(now, rtt)
+        endpoint.load.observe(now, rtt)
         if endpoint.accrual is not None:
-            if rtt is None and not failed:
+            if failed is None:
                 endpoint.accrual.abandoned()
             else:
                 endpoint.accrual.observe(now, failed, self._rng)
-        if connection is not None:
+        if endpoint.multiplexed:
+            if connection is not None and connection is endpoint.shared:
+                endpoint.streams -= 1
+        elif connection is not None:
             self._keep(now, endpoint, connection)
         self._drain(now)
 
     # ---- connections
 
-    def connected(self, now: float, endpoint: EndpointState[T, C], connection: C) -> None:
-        """A connection that the driver was asked for is up."""
+    def connected(
+        self, now: float, endpoint: EndpointState[T, C], connection: C, capacity: int = UNLIMITED
+    ) -> None:
+        """A connection that the driver was asked for is up; `capacity`: requests that a shared one takes at a time."""
         endpoint.connecting -= 1
         endpoint.backoff.reset()
         endpoint.backing_off_until = None
         endpoint.probing = False
-        if endpoint.waiting:
+        if endpoint.multiplexed:
+            self._share(endpoint, connection, capacity)
+        elif endpoint.waiting:
             self._driver.send(endpoint.waiting.popleft(), endpoint, connection)
         else:
             self._keep(now, endpoint, connection)
         self._drain(now)
+
+    def resized(self, now: float, endpoint: EndpointState[T, C], connection: C, capacity: int) -> None:
+        """The peer of a shared connection changed how many requests it takes at a time."""
+        if connection is endpoint.shared:
+            endpoint.capacity = capacity
+            self._drain(now)
 
     def connect_failed(self, now: float, endpoint: EndpointState[T, C], cause: Cause, handshake: bool) -> None:
         """A connection could not be opened; `handshake`: TCP was up and TLS was not."""
@@ -243,29 +288,35 @@ class Backend(Generic[T, C]):
                 delay = min(delay, self._settings.handshake_backoff_max_seconds)
             endpoint.backing_off_until = now + delay
         # Fewer connections are coming than requests wait: the surplus goes elsewhere.
-        while len(endpoint.waiting) > endpoint.connecting:
-            ticket = endpoint.waiting.popleft()
-            endpoint.load.pending -= 1
-            if endpoint.accrual is not None:
-                endpoint.accrual.abandoned()
-            if endpoint.spec.identity is None:
-                self._driver.refuse(ticket, cause)
+        places = endpoint.connecting if not endpoint.multiplexed or endpoint.connecting == 0 else UNLIMITED
+        while len(endpoint.waiting) > places:
+            self._unassign(endpoint)
+            if endpoint.multiplexed or endpoint.spec.identity is not None:
+                self.queue.appendleft(endpoint.waiting.pop())
             else:
-                self.queue.appendleft(ticket)
+                self._driver.refuse(endpoint.waiting.popleft(), cause)
         self._drain(now)
 
-    def returned_unsent(self, now: float, endpoint: EndpointState[T, C], ticket: T) -> None:
-        """A sent request did not reach the peer's HTTP layer (its connection was refused after the handshake, or a
-        reused connection turned out to be closed): it is dispatched anew and costs no try."""
-        endpoint.load.pending -= 1
-        if endpoint.accrual is not None:
-            endpoint.accrual.abandoned()
+    def returned_unsent(
+        self, now: float, endpoint: EndpointState[T, C], ticket: T, connection: C | None = None
+    ) -> None:
+        """A sent request did not reach the peer's HTTP layer (its connection was refused after the handshake, a reused
+        one turned out to be closed, or an HTTP/2 peer refused the stream on `connection`, which goes on): it is
+        dispatched anew and costs no try."""
+        self._unassign(endpoint)
+        if connection is not None and connection is endpoint.shared:
+            endpoint.streams -= 1
         self.queue.appendleft(ticket)
         self._drain(now)
 
     def lost(self, endpoint: EndpointState[T, C], connection: C) -> None:
-        """An idle connection was closed by the peer."""
-        endpoint.idle = [entry for entry in endpoint.idle if entry[0] is not connection]
+        """An idle connection was closed by the peer, or a shared one takes no new request (closed, or GOAWAY): what is
+        under way on it is settled by `finished` or `returned_unsent`."""
+        if connection is endpoint.shared:
+            endpoint.shared = None
+            endpoint.streams = 0
+        else:
+            endpoint.idle = [entry for entry in endpoint.idle if entry[0] is not connection]
 
     # ---- time
 
@@ -304,11 +355,7 @@ class Backend(Generic[T, C]):
     def shut_down(self) -> None:
         """Lets go of all idle connections and refuses what waits."""
         for state in self._order:
-            for connection, _ in state.idle:
-                self._driver.close(connection)
-            state.idle.clear()
-            self.queue.extend(state.waiting)
-            state.waiting.clear()
+            self._release(state)
         while self.queue:
             self._driver.refuse(self.queue.popleft(), Cause.LOADSHED)
 
@@ -346,13 +393,51 @@ class Backend(Generic[T, C]):
         endpoint.load.pending += 1
         if endpoint.accrual is not None:
             endpoint.accrual.started()
-        if endpoint.idle:
+        if endpoint.shared is not None:
+            endpoint.streams += 1
+            self._driver.send(ticket, endpoint, endpoint.shared)
+        elif endpoint.idle:
             connection, _ = endpoint.idle.pop()  # the freshest, so that surplus connections idle out
             self._driver.send(ticket, endpoint, connection)
         else:
             endpoint.waiting.append(ticket)
-            endpoint.connecting += 1
-            self._driver.connect(endpoint)
+            if not (endpoint.multiplexed and endpoint.connecting):
+                endpoint.connecting += 1
+                self._driver.connect(endpoint)
+
+    def _unassign(self, endpoint: EndpointState[T, C]) -> None:
+        endpoint.load.pending -= 1
+        if endpoint.accrual is not None:
+            endpoint.accrual.abandoned()
+
+    def _share(self, endpoint: EndpointState[T, C], connection: C, capacity: int) -> None:
+        """Makes a new connection the one that all requests of a multiplexed endpoint share."""
+        if endpoint.removed:
+            self._driver.close(connection)
+            return
+        previous, endpoint.shared = endpoint.shared, connection
+        if previous is not None:
+            self._driver.close(previous)
+        endpoint.streams = 0
+        endpoint.capacity = capacity
+        while endpoint.waiting and endpoint.streams < capacity:
+            endpoint.streams += 1
+            self._driver.send(endpoint.waiting.popleft(), endpoint, connection)
+        while endpoint.waiting:
+            self._unassign(endpoint)
+            self.queue.appendleft(endpoint.waiting.pop())
+
+    def _release(self, endpoint: EndpointState[T, C]) -> None:
+        """Lets go of an endpoint's connections; what waits for one goes back to the queue."""
+        for connection, _ in endpoint.idle:
+            self._driver.close(connection)
+        endpoint.idle.clear()
+        if endpoint.shared is not None:
+            self._driver.close(endpoint.shared)
+            endpoint.shared = None
+            endpoint.streams = 0
+        self.queue.extend(endpoint.waiting)
+        endpoint.waiting.clear()
 
     def _keep(self, now: float, endpoint: EndpointState[T, C], connection: C) -> None:
         if endpoint.removed or len(endpoint.idle) >= self._settings.pool_max_idle:

@@ -13,7 +13,7 @@ from random import Random
 from time import monotonic
 
 from mesh.api.messages import Endpoint, QueueSpec
-from mesh.behavior.backend import Backend, BackendSettings, EndpointState
+from mesh.behavior.backend import Backend, BackendSettings, EndpointState, Multiplex
 from mesh.behavior.routes import Route
 from mesh.proxy.client import ClientConnection
 from mesh.proxy.config import Config
@@ -69,6 +69,7 @@ class AppPool:
             series=self._unused_series,
         )
         settings = BackendSettings(
+            multiplex=Multiplex.NEVER,
             queue=QueueSpec(capacity=QUEUE_CAPACITY, failfast_seconds=config.inbound_failfast),
             pool_idle_seconds=config.pool_idle,
             backoff_max_seconds=BACKOFF_MAX_SECONDS,

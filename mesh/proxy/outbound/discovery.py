@@ -15,7 +15,7 @@ from random import Random
 from time import monotonic
 
 from mesh.api.messages import Endpoint, Endpoints, OutboundPolicy, Profile, WatchMessage
-from mesh.behavior.backend import BackendSettings, EndpointState
+from mesh.behavior.backend import BackendSettings, EndpointState, Multiplex
 from mesh.behavior.cache import DISCOVERY_TIMEOUT_SECONDS, DiscoveryCache
 from mesh.behavior.destination import Destination
 from mesh.behavior.outcome import Cause
@@ -55,7 +55,7 @@ class Entry:
             bind_ip=discovery.config.bind_ip,
             series=self._endpoint_series,
         )
-        settings = BackendSettings(pool_idle_seconds=discovery.config.pool_idle)
+        settings = BackendSettings(multiplex=Multiplex.NEVER, pool_idle_seconds=discovery.config.pool_idle)
         self.destination: Destination[Request, ClientConnection] = Destination(
             authority, settings, self.driver, discovery.rng
         )

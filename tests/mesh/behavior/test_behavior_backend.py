@@ -235,7 +235,7 @@ def test_the_cheaper_of_two_wins() -> None:
     backend.endpoints["slow"].load.observe(0.0, 1.0)
     for number in range(5):
         serve(backend, driver, str(number), 0.0)
-        backend.finished(0.0, driver.sent[-1][1], None, None, False)
+        backend.finished(0.0, driver.sent[-1][1], None, 0.0, None)
     assert {sent[1].spec.address for sent in driver.sent} == {"fast"}
 
 

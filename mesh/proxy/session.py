@@ -1,0 +1,28 @@
+"""Who is at the other end of an accepted connection, and what may be told to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Session:
+    """One accepted connection, as policy, metrics, logs and tap see it."""
+
+    __slots__ = ("informational", "local", "peer", "peer_identity", "peer_ip", "permit", "permit_generation", "tls")
+
+    def __init__(
+        self, peer: str = "", local: str = "", *, identity: str | None = None, tls: bool = False, informational: bool = True
+    ) -> None:
+        self.peer = peer
+        """`ip:port` of the client."""
+        self.peer_ip = peer.rpartition(":")[0].strip("[]")
+        self.local = local
+        """`ip:port` that the client dialled (the original destination where the connection was redirected)."""
+        self.peer_identity = identity
+        """DNS name in the client's verified certificate; None: un-meshed."""
+        self.tls = tls
+        self.informational = informational
+        """Whether this client may see the proxy's own headers."""
+        self.permit: Any = None
+        """What the inbound policy decided for this connection, for `permit_generation` of the policy."""
+        self.permit_generation = -1
