@@ -11,10 +11,12 @@
                    ▼
                  send
 
-Two kinds of endpoint. A multiplexed one (HTTP/2: every meshed endpoint, since proxies speak it among themselves) has one
-shared connection that carries as many requests as its peer allows, and lives as long as the endpoint is known. An
-exclusive one (HTTP/1 or opaque TCP to an un-meshed endpoint) has a pool of connections that serve one request at a time
-and idle out.
+Two kinds of endpoint. A multiplexed one (HTTP/2: every meshed endpoint, since proxies speak it among themselves) has
+one shared connection that carries as many requests as its peer allows, and lives as long as the endpoint is known. An
+exclusive one (HTTP/1 to an un-meshed endpoint, opaque TCP to any) has a pool of connections that serve one request at a
+time and idle out. A shared connection that is yet to be opened is nobody's burden while another endpoint is connected:
+being chosen opens it, and the request goes elsewhere. Linkerd, too, balances among connected endpoints only; it
+connects to all of them beforehand.
 
 An endpoint is ready when its breaker admits a request and it has room on a connection or may open one. After a failed
 connect it may not until its backoff is over; then one probe connection is opened without a request behind it, so
@@ -25,9 +27,8 @@ The machine does no I/O. It calls a `Driver` to connect, send and refuse, and is
 driver has sockets, the twin's has SimPy events. All pools live here because readiness, and so balancing, depends on
 them.
 
-Rejected: one pool task per endpoint (a task switch for each request), and treating a failed connect as a failed request
-(with HTTP/1 between proxies an expiring certificate would then fail requests that an established connection could
-serve; Linkerd multiplexes and does not).
+Rejected: one pool task per endpoint (a task switch for each request), and treating a failed connect to a meshed
+endpoint as a failed request (another endpoint, or the same a moment later, can serve it; Linkerd's stay queued, too).
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ class Driver(Protocol[T, C]):
         """The request will not be sent."""
 
     def close(self, connection: C) -> None:
-        """Let go of a connection that will get no new request: close it once what is under way on it is over."""
+        """Let go of a connection that will get no new request: close it once what is under way on it is over. Never
+        said of one that was reported `lost`."""
 
 
 class EndpointState(Generic[T, C]):
@@ -142,6 +144,11 @@ class EndpointState(Generic[T, C]):
         self.probing = False
         self.removed = False
 
+    @property
+    def connected(self) -> bool:
+        """Whether a request could be sent at once, as far as connections go."""
+        return self.shared is not None or bool(self.idle)
+
     def ready(self, now: float) -> bool:
         if self.accrual is not None and not self.accrual.admits(now):
             return False
@@ -151,7 +158,8 @@ class EndpointState(Generic[T, C]):
 
 
 class Backend(Generic[T, C]):
-    """One destination as one client proxy sees it."""
+    """One destination as one client proxy sees it. What happens to an endpoint's connections is told in the order in
+    which it happened: that one is `lost` before the end of what was under way on it."""
 
     def __init__(self, settings: BackendSettings, driver: Driver[T, C], rng: Random, now: float) -> None:
         self._settings = settings
@@ -255,9 +263,13 @@ class Backend(Generic[T, C]):
 
     # ---- connections
 
-    def connected(
-        self, now: float, endpoint: EndpointState[T, C], connection: C, capacity: int = UNLIMITED
-    ) -> None:
+    def regained(self, now: float, endpoint: EndpointState[T, C], connection: C) -> None:
+        """An exclusive connection that was busy at the end of its request (the rest of a response was still to be read)
+        can serve again."""
+        self._keep(now, endpoint, connection)
+        self._drain(now)
+
+    def connected(self, now: float, endpoint: EndpointState[T, C], connection: C, capacity: int = UNLIMITED) -> None:
         """A connection that the driver was asked for is up; `capacity`: requests that a shared one takes at a time."""
         endpoint.connecting -= 1
         endpoint.backoff.reset()
@@ -287,13 +299,13 @@ class Backend(Generic[T, C]):
             if handshake:
                 delay = min(delay, self._settings.handshake_backoff_max_seconds)
             endpoint.backing_off_until = now + delay
-        # Fewer connections are coming than requests wait: the surplus goes elsewhere.
-        places = endpoint.connecting if not endpoint.multiplexed or endpoint.connecting == 0 else UNLIMITED
-        while len(endpoint.waiting) > places:
-            self._unassign(endpoint)
+        # Fewer connections are coming than requests wait: the surplus goes elsewhere. Where one is shared no second one
+        # is coming, so that is everybody.
+        while len(endpoint.waiting) > endpoint.connecting:
             if endpoint.multiplexed or endpoint.spec.identity is not None:
-                self.queue.appendleft(endpoint.waiting.pop())
+                self._requeue(endpoint)
             else:
+                self._unassign(endpoint)
                 self._driver.refuse(endpoint.waiting.popleft(), cause)
         self._drain(now)
 
@@ -309,12 +321,13 @@ class Backend(Generic[T, C]):
         self.queue.appendleft(ticket)
         self._drain(now)
 
-    def lost(self, endpoint: EndpointState[T, C], connection: C) -> None:
+    def lost(self, now: float, endpoint: EndpointState[T, C], connection: C) -> None:
         """An idle connection was closed by the peer, or a shared one takes no new request (closed, or GOAWAY): what is
-        under way on it is settled by `finished` or `returned_unsent`."""
+        under way on it is settled by `finished` or `returned_unsent` afterwards."""
         if connection is endpoint.shared:
             endpoint.shared = None
             endpoint.streams = 0
+            self._drain(now)  # what waited for a free stream can have a new connection
         else:
             endpoint.idle = [entry for entry in endpoint.idle if entry[0] is not connection]
 
@@ -353,9 +366,15 @@ class Backend(Generic[T, C]):
                 self._driver.refuse(self.queue.popleft(), Cause.FAILFAST)
 
     def shut_down(self) -> None:
-        """Lets go of all idle connections and refuses what waits."""
+        """The end: lets go of all connections, those that are being opened included, and refuses what waits and what
+        comes later. What is under way may finish."""
         for state in self._order:
+            state.removed = True
             self._release(state)
+        self.endpoints.clear()
+        self._order = []
+        self.gate_shut = True
+        self._unready_since = None
         while self.queue:
             self._driver.refuse(self.queue.popleft(), Cause.LOADSHED)
 
@@ -377,6 +396,14 @@ class Backend(Generic[T, C]):
             ready = [state for state in drawn if state.ready(now)]
             if len(ready) < 2:
                 ready = [state for state in order if state.ready(now)]
+        return self._cheaper(now, ready)
+
+    def _pick_connected(self, now: float) -> EndpointState[T, C] | None:
+        """The same among those that need not connect first."""
+        return self._cheaper(now, [state for state in self._order if state.connected and state.ready(now)])
+
+    def _cheaper(self, now: float, ready: list[EndpointState[T, C]]) -> EndpointState[T, C] | None:
+        """The cheaper of two random ones."""
         if not ready:
             return None
         if len(ready) == 1:
@@ -390,6 +417,11 @@ class Backend(Generic[T, C]):
         return first if first.load.cost(now) <= second.load.cost(now) else second
 
     def _assign(self, now: float, ticket: T, endpoint: EndpointState[T, C]) -> None:
+        if endpoint.multiplexed and endpoint.shared is None:
+            if not endpoint.connecting:
+                endpoint.connecting += 1
+                self._driver.connect(endpoint)
+            endpoint = self._pick_connected(now) or endpoint
         endpoint.load.pending += 1
         if endpoint.accrual is not None:
             endpoint.accrual.started()
@@ -401,7 +433,7 @@ class Backend(Generic[T, C]):
             self._driver.send(ticket, endpoint, connection)
         else:
             endpoint.waiting.append(ticket)
-            if not (endpoint.multiplexed and endpoint.connecting):
+            if not endpoint.multiplexed:
                 endpoint.connecting += 1
                 self._driver.connect(endpoint)
 
@@ -410,22 +442,25 @@ class Backend(Generic[T, C]):
         if endpoint.accrual is not None:
             endpoint.accrual.abandoned()
 
+    def _requeue(self, endpoint: EndpointState[T, C]) -> None:
+        """Puts the last that waits for an endpoint's connection at the head of the queue; called until enough have
+        gone, it keeps their order."""
+        self._unassign(endpoint)
+        self.queue.appendleft(endpoint.waiting.pop())
+
     def _share(self, endpoint: EndpointState[T, C], connection: C, capacity: int) -> None:
         """Makes a new connection the one that all requests of a multiplexed endpoint share."""
         if endpoint.removed:
             self._driver.close(connection)
             return
-        previous, endpoint.shared = endpoint.shared, connection
-        if previous is not None:
-            self._driver.close(previous)
+        endpoint.shared = connection
         endpoint.streams = 0
         endpoint.capacity = capacity
         while endpoint.waiting and endpoint.streams < capacity:
             endpoint.streams += 1
             self._driver.send(endpoint.waiting.popleft(), endpoint, connection)
         while endpoint.waiting:
-            self._unassign(endpoint)
-            self.queue.appendleft(endpoint.waiting.pop())
+            self._requeue(endpoint)
 
     def _release(self, endpoint: EndpointState[T, C]) -> None:
         """Lets go of an endpoint's connections; what waits for one goes back to the queue."""
@@ -436,8 +471,8 @@ class Backend(Generic[T, C]):
             self._driver.close(endpoint.shared)
             endpoint.shared = None
             endpoint.streams = 0
-        self.queue.extend(endpoint.waiting)
-        endpoint.waiting.clear()
+        while endpoint.waiting:
+            self._requeue(endpoint)
 
     def _keep(self, now: float, endpoint: EndpointState[T, C], connection: C) -> None:
         if endpoint.removed or len(endpoint.idle) >= self._settings.pool_max_idle:
