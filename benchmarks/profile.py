@@ -12,17 +12,18 @@ from collections import defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.load import run_load
 from benchmarks.machine import total_usage
-from benchmarks.measure import CONNECTIONS, Cores, chain
-from benchmarks.peers import Peer
+from benchmarks.measure import Cores, chain
+from benchmarks.peers.peer import Peer
+from benchmarks.rows import Row
 
-SECONDS = 5.0
+SECONDS = 4.0
 GROUPS = {
     "[kernel": "kernel (mostly TCP)",
     "libpython": "CPython",
     "python3": "CPython",
     "parser.": "httptools",
+    "_hazmat": "jh2",
     "loop.": "uvloop",
     "libssl": "OpenSSL",
     "libcrypto": "OpenSSL",
@@ -30,19 +31,19 @@ GROUPS = {
 }
 
 
-def profile(peer: Peer, hops: int, cores: Cores) -> str:
-    """The shares in one line; empty where perf cannot look. Raises StartFailed, LoadFailed."""
+def profile(peer: Peer, row: Row, key: str, cores: Cores) -> str:
+    """The shares in one line; empty where perf cannot look. Raises StartFailed, LoadFailed, NoGenerator."""
     perf = shutil.which("perf")
     if perf is None:
         return ""
-    with chain(peer, hops, cores) as running, TemporaryDirectory(prefix="gameday-bench-") as directory:
-        run_load(running.entry, CONNECTIONS, 1.0, cores.load)
+    with chain(peer, row, cores) as running, TemporaryDirectory(prefix="gameday-bench-") as directory:
+        row.load(running.entry, row.connections, 1.0, cores.load)
         data = str(Path(directory) / "perf.data")
         pids = ",".join(str(pid) for proxy in running.proxies for pid in proxy.pids())
         command = [perf, "record", "-e", "cpu-clock", "-F", "1999", "-o", data, "-p", pids, "--", "sleep", str(SECONDS)]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as recorder:
             before = total_usage(running.proxies)
-            load = run_load(running.entry, CONNECTIONS, SECONDS, cores.load)
+            load = row.load(running.entry, row.connections, SECONDS, cores.load)
             cpu = total_usage(running.proxies) - before
         if recorder.returncode != 0:
             return ""
@@ -50,7 +51,7 @@ def profile(peer: Peer, hops: int, cores: Cores) -> str:
         shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     microseconds = cpu.total / load.requests * 1e6
     parts = [f"{name} {share:.0%}" for name, share in by_library(shown).items()]
-    return f"{hops} hop{'s' * (hops > 1)}, {microseconds:.1f} µs while watched: {', '.join(parts)}."
+    return f"({key}) {microseconds:.1f} µs while watched: {', '.join(parts)}."
 
 
 def by_library(text: str) -> dict[str, float]:

@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks import measure, report
-from benchmarks.load import Load, LoadFailed, parse_wrk
+from benchmarks.load import Load, LoadFailed
+from benchmarks.load.closed import parse_wrk
+from benchmarks.load.grpc import parse_h2load
 from benchmarks.machine import Usage, core_busy_seconds
 from benchmarks.measure import Sample, Watched, median, quietest
 from benchmarks.overhead import cpu_by_group, overhead, untimed_seconds
 from benchmarks.profile import by_library
+from benchmarks.rows import ROWS
+from benchmarks.scrape import total
 from reports.store import RunStore
 from reports.store import Usage as StoredUsage
 
@@ -26,8 +30,14 @@ Requests/sec:  10411.44
 """
 
 
-def sample(cpu_us: float, foreign: float = 0.0) -> Sample:
-    return Sample(cpu_us, 0.5, 1e6 / cpu_us, 1.0, 10.0, 20.0, 100.0, 30.0, 31.0, foreign)
+H2LOAD = """finished in 3.00s, 269804.00 req/s, 42.98MB/s
+requests: 539608 total, 539608 started, 539608 done, 539608 succeeded, 0 failed, 0 errored, 0 timeout
+status codes: 539608 2xx, 0 3xx, 0 4xx, 0 5xx
+"""
+
+
+def sample(cpu_us: float, foreign: float = 0.0, added_p99_us: float = 20.0) -> Sample:
+    return Sample(cpu_us, 0.5, 1e6 / cpu_us, 1.0, 10.0, added_p99_us, 100.0, 30.0, 31.0, foreign)
 
 
 def watched(foreign: float) -> Watched:
@@ -61,9 +71,22 @@ def test_a_profile_is_summed_by_library() -> None:
     assert by_library(text) == pytest.approx({"CPython": 0.455, "kernel (mostly TCP)": 0.4, "OpenSSL": 0.09})
 
 
-def test_medians_go_field_by_field_and_keep_the_worst_disturbance() -> None:
+def test_h2load_output_is_read_and_one_answer_of_503_is_no_figure() -> None:
+    assert parse_h2load(H2LOAD) == (539608, 3.0)
+    with pytest.raises(LoadFailed, match="1 5xx"):
+        parse_h2load(H2LOAD.replace("0 5xx", "1 5xx"))
+    with pytest.raises(LoadFailed, match="2 errored"):
+        parse_h2load(H2LOAD.replace("0 errored", "2 errored"))
+
+
+def test_medians_go_field_by_field_and_leave_disturbed_samples_out() -> None:
     middle = median([sample(30.0, 0.01), sample(10.0, 0.2), sample(20.0, 0.0)])
-    assert (middle.cpu_us, middle.foreign) == (20.0, 0.2)
+    assert (middle.cpu_us, middle.foreign) == (25.0, 0.01)
+
+
+def test_where_every_sample_was_disturbed_the_worst_disturbance_is_told() -> None:
+    middle = median([sample(30.0, 0.1), sample(10.0, 0.2), sample(20.0, 0.3)])
+    assert (middle.cpu_us, middle.foreign) == (20.0, 0.3)
 
 
 def test_a_quiet_run_is_taken_at_once_and_a_loud_one_repeated() -> None:
@@ -78,17 +101,48 @@ def test_repetition_ends_and_keeps_the_least_disturbed() -> None:
     assert len(runs) == 5 - measure.ATTEMPTS
 
 
+def test_no_run_is_repeated_after_the_time_is_up() -> None:
+    runs = [watched(f) for f in (0.5, 0.0)]
+    assert quietest(lambda: runs.pop(0), until=0.0).foreign == 0.5
+
+
 def test_ratios_are_of_cpu_per_request_and_absent_peers_have_none() -> None:
-    text = report.table(1, {"gameday": [sample(30.0)], "nginx": [sample(12.0)], "Envoy": "not installed: …"})
+    text = report.table(ROWS["a"], "a", {"gameday": [sample(30.0)], "nginx": [sample(12.0)], "Envoy": "not installed"})
     ours = next(line for line in text.splitlines() if line.startswith("| gameday"))
-    assert "| 2.50 | – |" in ours
-    assert "| Envoy | not installed: …" in text
-    assert "disturbed" not in text
-    assert "2.50× nginx" in report.reading(1, {"gameday": [sample(30.0)], "nginx": [sample(12.0)]})
+    assert "| 2.50 | – | – |" in ours
+    assert "| Envoy | not installed" in text
+    assert "Disturbed" not in text
+    assert "2.50× nginx" in text
+
+
+@pytest.mark.parametrize(("cpu", "result"), [(80.0, "met"), (95.0, "missed")])
+def test_the_goal_of_a_row_is_met_or_missed_by_its_factor(cpu: float, result: str) -> None:
+    text = report.table(ROWS["b"], "b", {"gameday": [sample(cpu)], "Envoy": [sample(100.0)]})
+    assert f"CPU ≤ 0.9× Envoy: {result} ({cpu / 100:.2f}× Envoy)" in text
+
+
+def test_a_goal_over_two_peers_needs_both() -> None:
+    outcomes: dict[str, report.Outcome] = {
+        "gameday": [sample(9.0, added_p99_us=60.0)],
+        "Envoy": [sample(9.0, added_p99_us=70.0)],
+        "Envoy, HTTP/2 between": [sample(9.0, added_p99_us=50.0)],
+    }
+    assert "missed (0.86× Envoy, 1.20× Envoy, HTTP/2 between)" in report.table(ROWS["f"], "f", outcomes)
+
+
+def test_a_row_that_ours_cannot_do_yet_misses_its_goal_and_fails_nothing() -> None:
+    text = report.table(ROWS["c"], "c", {"gameday": "not there yet: 400", "Envoy": [sample(20.0)]})
+    assert "| gameday | not there yet: 400 |" in text
+    assert "missed" in text
 
 
 def test_disturbed_rows_say_so() -> None:
-    assert "| gameday² |" in report.table(1, {"gameday": [sample(30.0, foreign=0.3)]})
+    assert "| gameday² |" in report.table(ROWS["a"], "a", {"gameday": [sample(30.0, foreign=0.3)]})
+
+
+def test_a_metric_is_summed_over_the_series_that_carry_the_labels() -> None:
+    text = '# HELP x y\nx_total{a="1",b="2"} 3\nx_total{a="1",b="3"} 4\nx_total{a="2"} 5\nx_total_more{a="1"} 9\n'
+    assert total(text, "x_total", 'a="1"') == 7.0
 
 
 def test_new_figures_replace_the_old_and_leave_the_prose() -> None:

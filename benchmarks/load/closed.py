@@ -1,68 +1,39 @@
-"""Load on one port: wrk where it is installed, else `python -m benchmarks.load`, a small closed-loop generator of ours.
-
-Both keep `connections` requests in flight for a time and report how many were answered and how fast. Closed loop is
-right here, and only here: the question is what a request costs a saturated core, not what users feel.
-"""
+"""HTTP/1.1, closed loop: wrk where it is installed, else `python -m benchmarks.load.closed`, a generator of ours."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
-import resource
 import shutil
-import subprocess
 import sys
 import time
 from array import array
-from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
 import uvloop
 
-from benchmarks.machine import pinned
+from benchmarks.load import AUTHORITY, Load, LoadFailed, quantile, run_generator
 
-AUTHORITY = "app.bench.svc.cluster.local:80"
-"""In every request's Host header; our proxy routes by it, the peers pass it on."""
 MAX_REQUESTS = 5_000_000
 _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
 
 
-class LoadFailed(Exception):
-    """The generator failed, or not every request was answered with 2xx."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    requests: int
-    seconds: float
-    p50_us: float
-    p99_us: float
-    cpu_seconds: float
-    """The generator's own."""
-
-
 def generator() -> str:
-    return "wrk" if shutil.which("wrk") else "benchmarks.load"
+    return "wrk" if shutil.which("wrk") else "benchmarks.load.closed"
 
 
-def run_load(port: int, connections: int, seconds: float, cpu: int) -> Load:
+def closed(port: int, connections: int, seconds: float, cpu: int) -> Load:
     """Raises LoadFailed."""
     if wrk := shutil.which("wrk"):
+        # wrk knows whole seconds only.
         argv = [wrk, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency"]
         argv += ["-H", f"Host: {AUTHORITY}", f"http://127.0.0.1:{port}/"]
     else:
-        argv = [sys.executable, "-m", "benchmarks.load", str(port), str(connections), str(seconds)]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        argv, capture_output=True, text=True, timeout=seconds + 30, check=False, preexec_fn=pinned(cpu)
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode != 0:
-        raise LoadFailed((done.stderr or done.stdout).strip()[-400:])
-    cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    requests, took, p50, p99 = parse_wrk(done.stdout) if wrk else json.loads(done.stdout)
+        argv = [sys.executable, "-m", "benchmarks.load.closed", str(port), str(connections), str(seconds)]
+    output, cpu_seconds = run_generator(argv, seconds, cpu)
+    requests, took, p50, p99 = parse_wrk(output) if wrk else json.loads(output)
     return Load(requests, took, p50, p99, cpu_seconds)
 
 
@@ -134,7 +105,7 @@ async def _generate(port: int, connections: int, seconds: float) -> tuple[int, f
     async with asyncio.timeout(seconds + 10):
         await asyncio.gather(*finished)
     ordered = sorted(latencies)
-    p50, p99 = (ordered[int(len(ordered) * share)] * 1e6 for share in (0.5, 0.99))
+    p50, p99 = (quantile(ordered, share) * 1e6 for share in (0.5, 0.99))
     return len(ordered), time.perf_counter() - began, p50, p99
 
 
@@ -142,4 +113,4 @@ if __name__ == "__main__":
     try:
         print(json.dumps(uvloop.run(_generate(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))))
     except (LoadFailed, OSError) as failure:
-        sys.exit(f"benchmarks.load: {failure!r}")
+        sys.exit(f"benchmarks.load.closed: {failure!r}")
