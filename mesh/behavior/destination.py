@@ -14,7 +14,8 @@ import msgspec
 
 from mesh.api.messages import Endpoint, Endpoints, EndpointsChange, NotFound, OutboundPolicy, Profile, WatchMessage
 from mesh.behavior.backend import Backend, BackendSettings, Driver
-from mesh.behavior.routes import Router, build_router
+from mesh.behavior.filters import Filters
+from mesh.behavior.routes import NO_BACKEND, Router, build_router
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -34,6 +35,8 @@ class Destination(Generic[T, C]):
         self.not_found = False
         self.router: Router | None = None
         self.backend: Backend[T, C] | None = None
+        self.backend_authorities: frozenset[str] = frozenset()
+        """Other destinations that this one's routes send or copy requests to: to be watched along with it."""
 
     @property
     def usable(self) -> bool:
@@ -67,11 +70,24 @@ class Destination(Generic[T, C]):
                 raise TypeError(f"{type(message).__name__} does not speak of a destination")
         self._build(now)
 
+    @property
+    def protocol(self) -> str:
+        """`detect`, `http1`, `http2` or `opaque`: what is known of the port."""
+        if self._profile is not None and self._profile.opaque:
+            return "opaque"
+        return self._policy.protocol if self._policy is not None else "detect"
+
+    @property
+    def egress(self) -> str:
+        """`allow` or `deny` where an EgressNetwork covers the address, else empty."""
+        return self._policy.egress if self._policy is not None else ""
+
     def _build(self, now: float) -> None:
         if self._profile is None or self._policy is None or self._endpoints is None:
             return
         if self.router is None:
             self.router = build_router(self._profile, self._policy, now)
+            self.backend_authorities = _authorities(self.router)
         accrual = None if self._profile.exists else self._policy.failure_accrual
         settings = replace(self._settings, queue=self._policy.queue, accrual=accrual)
         if self.backend is None:
@@ -86,3 +102,15 @@ class Destination(Generic[T, C]):
         return (
             old is not None and msgspec.structs.replace(new, version=old.version, published_at=old.published_at) == old
         )
+
+
+def _authorities(router: Router) -> frozenset[str]:
+    found: set[str] = set()
+    for route in router.routes:
+        filters: list[Filters | None] = [route.filters]
+        for backend in route.backends:
+            filters.append(backend.filters)
+            if backend.authority is not None and backend.authority != NO_BACKEND:
+                found.add(backend.authority)
+        found.update(mirror.authority for some in filters if some is not None for mirror in some.mirrors)
+    return frozenset(found)

@@ -76,9 +76,10 @@ class Exchange:
 
     resume = begin
 
-    def responded(self, now: float, status: int) -> Step:
-        """The current try got response headers with `status`."""
-        return self._settle(now, status, None)
+    def responded(self, now: float, status: int, grpc_status: int | None = None) -> Step:
+        """The current try got response headers with `status`. `grpc_status`: from the headers, or from the trailers
+        where the owner held the response until they came (`Route.reads_trailers`)."""
+        return self._settle(now, status, None, grpc_status)
 
     def failed(self, now: float, cause: Cause) -> Step:
         """The current try ended without a response."""
@@ -99,17 +100,17 @@ class Exchange:
             return self.try_deadline
         return min(self.deadline, self.try_deadline)
 
-    def _settle(self, now: float, status: int, cause: Cause | None) -> Step:
+    def _settle(self, now: float, status: int, cause: Cause | None, grpc_status: int | None = None) -> Step:
         rule = self.route.retry
         if rule is not None and self.replayable:
-            failed = cause is not None or self.route.failed(status)
-            delay = rule.delay(now, self.attempts, failed, status, cause, self._rng)
+            failed = cause is not None or self.route.failed(status, grpc_status)
+            delay = rule.delay(now, self.attempts, failed, status, cause, self._rng, grpc_status)
             if delay is not None and (self.deadline is None or now + delay < self.deadline):
                 self.retries_granted += 1
                 if delay <= 0.0:
                     return self.begin(now)
                 self.resume_at = now + delay
                 return Step.WAIT
-            self.retry_denied = rule.wanted(failed, status, cause)
+            self.retry_denied = rule.wanted(failed, status, cause, grpc_status)
         self.status, self.cause = status, cause
         return Step.DONE

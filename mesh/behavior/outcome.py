@@ -28,6 +28,12 @@ class Cause(enum.Enum):
     """Neither a live watch nor a cached snapshot told where to send it: answered 504."""
     UNKNOWN_DESTINATION = "unknown destination"
     """The registry knows no such service and there is no original address: answered 502."""
+    REFUSED = "refused"
+    """The peer refused the HTTP/2 stream (REFUSED_STREAM) and so never began the request: answered 502."""
+    NO_BACKEND = "no backend"
+    """The route has no backend that could be used, or none with a weight: answered 500, as the Gateway API says."""
+    EGRESS_DENIED = "egress denied"
+    """An EgressNetwork denies addresses outside the cluster: answered 403."""
 
 
 STATUS_OF: dict[Cause, int] = {
@@ -39,10 +45,24 @@ STATUS_OF: dict[Cause, int] = {
     Cause.REQUEST_TIMEOUT: 504,
     Cause.DISCOVERY_TIMEOUT: 504,
     Cause.UNKNOWN_DESTINATION: 502,
+    Cause.REFUSED: 502,
+    Cause.NO_BACKEND: 500,
+    Cause.EGRESS_DENIED: 403,
 }
 """Status a client gets for each cause (linkerd2-proxy `http/server.rs`, `endpoint.rs`)."""
 
 
-def is_failure(status: int) -> bool:
-    """Linkerd's default classification: 5xx fails, all else (429 included) succeeds."""
-    return status >= 500
+GRPC_FAILURES = frozenset({2, 4, 7, 13, 14, 15})
+"""UNKNOWN, DEADLINE_EXCEEDED, PERMISSION_DENIED, INTERNAL, UNAVAILABLE, DATA_LOSS (linkerd2-proxy
+`client-policy/src/grpc.rs`; its documentation leaves UNKNOWN out)."""
+GRPC_RESOURCE_EXHAUSTED = 8
+
+
+def is_failure(status: int, grpc_status: int | None = None) -> bool:
+    """Linkerd's default classification: 5xx fails and so do some gRPC codes; all else (429 included) succeeds."""
+    return status >= 500 or grpc_status in GRPC_FAILURES
+
+
+def is_rate_limited(status: int, grpc_status: int | None = None) -> bool:
+    """Whether the peer asked for less: a success to most policies, a failure to `unified` and the load bias."""
+    return status == 429 or grpc_status == GRPC_RESOURCE_EXHAUSTED
