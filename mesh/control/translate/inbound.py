@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mesh.api.messages import InboundPolicy
 from mesh.api.resources import Namespace, Pod
+from mesh.behavior.authz import default_inbound_policy
 from mesh.control.translate.annotations import suggestion
 from mesh.control.translate.problems import Complain, annotation, ignore_problems
 
@@ -35,9 +36,9 @@ def inbound_policy_message(
         if value is None:
             continue
         if value in POLICIES:
-            return InboundPolicy(version=version, published_at=published_at, default_policy=value)
+            return default_inbound_policy(value, version=version, published_at=published_at)
         complain(
             annotation(DEFAULT_INBOUND_POLICY),
             f"{value!r} is not one of {', '.join(POLICIES)}" + suggestion(value, POLICIES),
         )
-    return InboundPolicy(version=version, published_at=published_at, default_policy=CLUSTER_DEFAULT)
+    return default_inbound_policy(CLUSTER_DEFAULT, version=version, published_at=published_at)

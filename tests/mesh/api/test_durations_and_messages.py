@@ -9,13 +9,17 @@ from hypothesis import strategies as st
 
 from mesh.api.durations import InvalidDuration, format_duration, parse_duration
 from mesh.api.messages import (
+    AuthorizationSpec,
     Endpoint,
     Endpoints,
     EndpointsChange,
     InboundPolicy,
+    InboundRoute,
+    NetworkSpec,
     NotFound,
     OutboundPolicy,
     Profile,
+    RateLimitSpec,
     decode_line,
     encode_line,
 )
@@ -60,7 +64,17 @@ STAMP = {"version": 3, "published_at": 4.5}
         NotFound(authority="a", **STAMP),
         Profile(authority="a", exists=False, **STAMP),
         OutboundPolicy(authority="a", exists=True, **STAMP),
-        InboundPolicy(default_policy="deny", **STAMP),
+        InboundPolicy(
+            server_kind="server",
+            server_name="http",
+            server_group="policy.linkerd.io",
+            authorizations=(
+                AuthorizationSpec(kind="x", name="y", networks=(NetworkSpec(cidr="::/0", except_=("::1",)),)),
+            ),
+            routes=(InboundRoute(name="r", path_exact="/"),),
+            rate_limit=RateLimitSpec(name="l", total=3),
+            **STAMP,
+        ),
     ],
     ids=lambda message: type(message).__name__,
 )

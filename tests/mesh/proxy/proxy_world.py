@@ -27,12 +27,12 @@ from mesh.api.messages import (
     CertifyResponse,
     Endpoint,
     Endpoints,
-    InboundPolicy,
     OutboundPolicy,
     Profile,
     WatchMessage,
     encode_line,
 )
+from mesh.behavior.authz import default_inbound_policy
 from mesh.control import pki
 from mesh.proxy.config import Address, Config, ControlService, Identity, Workload
 from mesh.proxy.csr import make_key_and_csr
@@ -123,7 +123,7 @@ class ControlPlane:
 
     def inbound(self, namespace: str, pod: str, port: int, default_policy: str) -> None:
         path = f"/v1/inbound/{namespace}/{pod}/{port}"
-        self.publish(path, InboundPolicy(**self._stamp(), default_policy=default_policy))
+        self.publish(path, default_inbound_policy(default_policy, **self._stamp()))
 
     def watching(self, path: str) -> int:
         return len(self._watchers.get(path, ()))
