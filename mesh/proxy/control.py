@@ -59,6 +59,9 @@ class ControlClient:
             {"addr": self._addr}
         )
         self._responses = registry.counters("control_response_total", "Answers of the control plane.")
+        self._handshake_failures = registry.counters(
+            "tls_handshake_failures_total", "TLS handshakes that failed, by reason."
+        )
         self._latency = registry.histograms(
             "control_update_latency_seconds", "From a change's publication to its application.", UPDATE_LATENCY_BUCKETS
         ).histogram({"addr": self._addr})
@@ -160,7 +163,10 @@ class ControlClient:
             self._count("timeout", failed=True)
             raise ControlError("no answer in time") from None
         except (OSError, ssl.SSLError) as error:
-            self._count(failure_reason(error), failed=True)
+            reason = failure_reason(error)
+            self._count(reason, failed=True)
+            if isinstance(error, ssl.SSLError):
+                self._handshake_failures.counter({"direction": "control", "reason": reason}).value += 1
             raise ControlError(str(error) or type(error).__name__) from None
         except MessageError as error:
             raise ControlError(f"not HTTP: {error}") from None
