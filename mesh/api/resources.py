@@ -73,8 +73,34 @@ class EndpointSlice(Resource, frozen=True, kw_only=True, tag_field="kind", tag="
     ports: tuple[SlicePort, ...]
 
 
+class ContainerPort(Resource, frozen=True, kw_only=True):
+    container_port: int
+    name: str = ""
+
+
+class HTTPGetAction(Resource, frozen=True, kw_only=True):
+    port: int | str
+    path: str = "/"
+
+
+class Probe(Resource, frozen=True, kw_only=True):
+    """One without `httpGet` does not pass the proxy's HTTP policy and says nothing here."""
+
+    http_get: HTTPGetAction | None = None
+
+
+class Container(Resource, frozen=True, kw_only=True):
+    name: str = ""
+    ports: tuple[ContainerPort, ...] = ()
+    liveness_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+    startup_probe: Probe | None = None
+
+
 class PodSpec(Resource, frozen=True, kw_only=True):
     service_account_name: str = "default"
+    containers: tuple[Container, ...] = ()
+    init_containers: tuple[Container, ...] = ()
 
 
 class PodStatus(Resource, frozen=True, kw_only=True):
@@ -82,7 +108,7 @@ class PodStatus(Resource, frozen=True, kw_only=True):
 
 
 class Pod(Resource, frozen=True, kw_only=True, tag_field="kind", tag="Pod"):
-    """What discovery needs of a pod: whose identity it carries and where its inbound proxy listens.
+    """Whose identity a pod carries, where its inbound proxy listens, which ports have names, and what the kubelet probes.
 
     A pod is meshed when it carries the annotation `linkerd.io/proxy-version`, as injected pods do.
     """
@@ -147,9 +173,19 @@ class PathMatch(Resource, frozen=True, kw_only=True):
     value: str = "/"
 
 
+class FieldMatch(Resource, frozen=True, kw_only=True):
+    """A header or query parameter."""
+
+    name: str
+    value: str
+    type: str = "Exact"
+
+
 class RouteMatch(Resource, frozen=True, kw_only=True):
     path: PathMatch | None = None
     method: str | None = None
+    headers: tuple[FieldMatch, ...] = ()
+    query_params: tuple[FieldMatch, ...] = ()
 
 
 class RouteTimeouts(Resource, frozen=True, kw_only=True):
@@ -172,14 +208,169 @@ class ParentRef(Resource, frozen=True, kw_only=True):
 
 class HTTPRouteSpec(Resource, frozen=True, kw_only=True):
     parent_refs: tuple[ParentRef, ...]
+    hostnames: tuple[str, ...] = ()
     rules: tuple[RouteRule, ...] = (RouteRule(),)
 
 
 class HTTPRoute(Resource, frozen=True, kw_only=True, tag_field="kind", tag="HTTPRoute"):
-    """policy.linkerd.io/v1beta3 or gateway.networking.k8s.io/v1, with a Service as parent."""
+    """policy.linkerd.io/v1beta3 or gateway.networking.k8s.io/v1, with a Service (outbound) or a Server (inbound) as
+    parent."""
 
+    api_version: str = ""
     metadata: Metadata
     spec: HTTPRouteSpec
 
 
-AnyResource = Namespace | Service | EndpointSlice | Pod | ServiceProfile | HTTPRoute
+class LabelRequirement(Resource, frozen=True, kw_only=True):
+    key: str
+    operator: str
+    """In, NotIn, Exists or DoesNotExist."""
+    values: tuple[str, ...] = ()
+
+
+class LabelSelector(Resource, frozen=True, kw_only=True):
+    """Empty selects everything."""
+
+    match_labels: dict[str, str] = {}
+    match_expressions: tuple[LabelRequirement, ...] = ()
+
+
+class ServerSpec(Resource, frozen=True, kw_only=True):
+    port: int | str
+    """Number, or name of a container's port."""
+    pod_selector: LabelSelector | None = None
+    external_workload_selector: LabelSelector | None = None
+    proxy_protocol: str = "unknown"
+    access_policy: str | None = None
+
+
+class Server(Resource, frozen=True, kw_only=True, tag_field="kind", tag="Server"):
+    """policy.linkerd.io/v1beta3 (v1beta1 and v1beta2 read the same): one port of the pods it selects in its namespace.
+
+    A port with a Server is closed but for those whom an authorization, or its `accessPolicy`, lets in.
+    """
+
+    metadata: Metadata
+    spec: ServerSpec
+
+
+class NetworkRef(Resource, frozen=True, kw_only=True):
+    cidr: str
+    except_: tuple[str, ...] = msgspec.field(name="except", default=())
+
+
+class ServiceAccountRef(Resource, frozen=True, kw_only=True):
+    name: str
+    namespace: str | None = None
+
+
+class MeshTLSClient(Resource, frozen=True, kw_only=True):
+    unauthenticated_tls: bool = msgspec.field(name="unauthenticatedTLS", default=False)
+    identities: tuple[str, ...] = ()
+    service_accounts: tuple[ServiceAccountRef, ...] = ()
+
+
+class AuthorizedClient(Resource, frozen=True, kw_only=True):
+    """Without networks: the cluster's."""
+
+    networks: tuple[NetworkRef, ...] = ()
+    unauthenticated: bool = False
+    mesh_tls: MeshTLSClient | None = msgspec.field(name="meshTLS", default=None)
+
+
+class ServerSelector(Resource, frozen=True, kw_only=True):
+    """By name or by the Servers' labels."""
+
+    name: str | None = None
+    selector: LabelSelector | None = None
+
+
+class ServerAuthorizationSpec(Resource, frozen=True, kw_only=True):
+    server: ServerSelector
+    client: AuthorizedClient
+
+
+class ServerAuthorization(Resource, frozen=True, kw_only=True, tag_field="kind", tag="ServerAuthorization"):
+    """policy.linkerd.io/v1beta1: lets clients in to Servers of its namespace; the older form of AuthorizationPolicy."""
+
+    metadata: Metadata
+    spec: ServerAuthorizationSpec
+
+
+class TargetRef(Resource, frozen=True, kw_only=True):
+    """A resource of another kind; without namespace that of the referring one."""
+
+    kind: str
+    name: str
+    group: str = ""
+    namespace: str | None = None
+
+
+class AuthorizationPolicySpec(Resource, frozen=True, kw_only=True):
+    target_ref: TargetRef
+    required_authentication_refs: tuple[TargetRef, ...] = ()
+
+
+class AuthorizationPolicy(Resource, frozen=True, kw_only=True, tag_field="kind", tag="AuthorizationPolicy"):
+    """policy.linkerd.io/v1alpha1: lets clients in that have all required authentications, to a Server, an HTTPRoute or
+    every Server of the namespace."""
+
+    metadata: Metadata
+    spec: AuthorizationPolicySpec
+
+
+class MeshTLSAuthenticationSpec(Resource, frozen=True, kw_only=True):
+    identities: tuple[str, ...] = ()
+    identity_refs: tuple[TargetRef, ...] = ()
+
+
+class MeshTLSAuthentication(Resource, frozen=True, kw_only=True, tag_field="kind", tag="MeshTLSAuthentication"):
+    """policy.linkerd.io/v1alpha1: clients by identity."""
+
+    metadata: Metadata
+    spec: MeshTLSAuthenticationSpec
+
+
+class NetworkAuthenticationSpec(Resource, frozen=True, kw_only=True):
+    networks: tuple[NetworkRef, ...]
+
+
+class NetworkAuthentication(Resource, frozen=True, kw_only=True, tag_field="kind", tag="NetworkAuthentication"):
+    """policy.linkerd.io/v1alpha1: clients by address."""
+
+    metadata: Metadata
+    spec: NetworkAuthenticationSpec
+
+
+class RateLimit(Resource, frozen=True, kw_only=True):
+    requests_per_second: int
+
+
+class RateLimitOverrideRef(Resource, frozen=True, kw_only=True):
+    requests_per_second: int
+    client_refs: tuple[TargetRef, ...]
+
+
+class HTTPLocalRateLimitPolicySpec(Resource, frozen=True, kw_only=True):
+    target_ref: TargetRef
+    total: RateLimit | None = None
+    identity: RateLimit | None = None
+    overrides: tuple[RateLimitOverrideRef, ...] = ()
+
+
+class HTTPLocalRateLimitPolicy(Resource, frozen=True, kw_only=True, tag_field="kind", tag="HTTPLocalRateLimitPolicy"):
+    """policy.linkerd.io/v1alpha1: how many requests per second each pod behind a Server takes."""
+
+    metadata: Metadata
+    spec: HTTPLocalRateLimitPolicySpec
+
+
+InboundResource = (
+    Server
+    | ServerAuthorization
+    | AuthorizationPolicy
+    | MeshTLSAuthentication
+    | NetworkAuthentication
+    | HTTPLocalRateLimitPolicy
+)
+AnyResource = Namespace | Service | EndpointSlice | Pod | ServiceProfile | HTTPRoute | InboundResource
