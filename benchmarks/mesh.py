@@ -60,7 +60,8 @@ class Mesh:
             argv += [f"--{component}-listen", f"127.0.0.1:{self._ports[component]}"]
             argv += [f"--{component}-admin", f"127.0.0.1:{admin}"]
         argv += ["--trust-anchors", str(self.directory / "anchor.pem"), "--issuer", str(self.directory / "issuer")]
-        argv += ["--token-key", str(self.directory / "token.pub"), "--leaf-lifetime", self._leaf_lifetime]
+        argv += ["--token-key", str(self.directory / "token.pub")]
+        argv += ["--leaf-lifetime", self._leaf_lifetime, "--clock-skew", "1s"]
         for component in ("destination", "policy"):
             argv += [f"--{component}-token", str(self.directory / f"{component}.token")]
         return Command([*argv, "--registry", str(self._registry)], self._ports["policy"])
