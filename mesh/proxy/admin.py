@@ -16,7 +16,9 @@ from urllib.parse import parse_qs
 
 from mesh.proxy.config import LOG_LEVELS, PREFIX
 from mesh.proxy.metrics import Registry
-from mesh.proxy.wire.http1 import MessageError, RequestHead, RequestReader
+from mesh.proxy.wire.http1 import RequestReader
+from mesh.proxy.wire.http1_fields import MessageError
+from mesh.proxy.wire.message import Headers, RequestHead
 
 LEVELS = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
 SECRET_MARKS = ("TOKEN", "KEY")
@@ -116,7 +118,7 @@ class AdminConnection(asyncio.Protocol):
     def request_body(self, data: bytes) -> None:
         self._body = (self._body + data)[:MAX_BODY_BYTES]
 
-    def request_end(self) -> None:
+    def request_end(self, trailers: Headers | None) -> None:
         head = self._head
         assert head is not None
         status, kind, body = self._admin.answer(head.method, head.path.decode("latin-1"), self._body, self._loopback)

@@ -24,7 +24,9 @@ from mesh.behavior.backoff import Backoff
 from mesh.proxy.config import ControlService
 from mesh.proxy.metrics import Registry
 from mesh.proxy.telemetry import UPDATE_LATENCY_BUCKETS
-from mesh.proxy.wire.http1 import MessageError, ResponseHead, ResponseReader
+from mesh.proxy.wire.http1 import ResponseReader
+from mesh.proxy.wire.http1_fields import MessageError
+from mesh.proxy.wire.message import Headers, ResponseHead
 from mesh.proxy.wire.tls import failure_reason
 
 CONNECT_TIMEOUT_SECONDS = 3.0
@@ -192,11 +194,14 @@ class _Sink:
         parts, self._parts = self._parts, []
         return parts
 
+    def response_interim(self, head: ResponseHead) -> None:
+        """Of no interest."""
+
     def response_head(self, head: ResponseHead) -> None:
         self.head = head
 
     def response_body(self, data: bytes) -> None:
         self._parts.append(data)
 
-    def response_end(self) -> None:
+    def response_end(self, trailers: Headers | None) -> None:
         self.over = True
