@@ -150,6 +150,8 @@ class FailureAccrualSpec(msgspec.Struct, frozen=True, kw_only=True, rename="came
     jitter_ratio: float = 0.5
     success_rate: SuccessRateSpec | None = None
     """Set in `unified`."""
+    honor_retry_after: bool = False
+    """Whether the first penalty is at least what a rate-limited answer asked for (300 s at most)."""
 
 
 class LoadBiasSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

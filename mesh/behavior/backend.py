@@ -40,10 +40,10 @@ from enum import Enum
 from random import Random
 from typing import Generic, Protocol, TypeVar
 
-from mesh.api.messages import Endpoint, FailureAccrualSpec, QueueSpec
+from mesh.api.messages import Endpoint, FailureAccrualSpec, LoadBiasSpec, QueueSpec
 from mesh.behavior.accrual import FailureAccrual, State
 from mesh.behavior.backoff import Backoff
-from mesh.behavior.ewma import PeakEwma
+from mesh.behavior.ewma import PeakEwma, biased
 from mesh.behavior.outcome import Cause
 
 DEFAULT_QUEUE = QueueSpec()
@@ -74,6 +74,7 @@ class BackendSettings:
 
     queue: QueueSpec = DEFAULT_QUEUE
     accrual: FailureAccrualSpec | None = None
+    load_bias: LoadBiasSpec | None = None
     pool_idle_seconds: float = 3.0
     """linkerd2-proxy's HTTP/1 pool idle timeout."""
     pool_max_idle: int = 10_000
@@ -124,7 +125,7 @@ class EndpointState(Generic[T, C]):
     def __init__(self, spec: Endpoint, settings: BackendSettings, now: float) -> None:
         self.spec = spec
         self.load = PeakEwma(now)
-        self.accrual = FailureAccrual(settings.accrual) if settings.accrual is not None else None
+        self.accrual = FailureAccrual(settings.accrual, now) if settings.accrual is not None else None
         self.backoff = Backoff(settings.backoff_min_seconds, settings.backoff_max_seconds, settings.backoff_jitter)
         self.idle: list[tuple[C, float]] = []
         """Idle connections, longest idle first, each with the time it fell idle."""
@@ -200,7 +201,7 @@ class Backend(Generic[T, C]):
             state.backoff.minimum = settings.backoff_min_seconds
             state.backoff.maximum = settings.backoff_max_seconds
             if renewed:
-                state.accrual = FailureAccrual(settings.accrual) if settings.accrual is not None else None
+                state.accrual = FailureAccrual(settings.accrual, now) if settings.accrual is not None else None
         self._drain(now)
 
     def forgive(self, now: float) -> None:
@@ -238,22 +239,30 @@ class Backend(Generic[T, C]):
         return False
 
     def finished(
-        self, now: float, endpoint: EndpointState[T, C], connection: C | None, rtt: float, failed: bool | None
+        self,
+        now: float,
+        endpoint: EndpointState[T, C],
+        connection: C | None,
+        rtt: float,
+        failed: bool | None,
+        pushback: float | None = None,
     ) -> None:
         """A sent request is over.
 
         `connection`: the shared connection it was sent on, or an exclusive one that can serve again; None where it is
         gone. `rtt`: seconds from send to response headers or, where none came, to the end of the wait, which the
         balancer believes as well (tower's handle observes whatever it saw when it is dropped). `failed`: the
-        breaker's verdict; None where there is none, because the client left.
+        breaker's verdict; None where there is none, because the client left. `pushback`: the answer was rate-limited
+        and asked for so many seconds of quiet (`outcome.pushback_of`); None where it was not.
         """
         endpoint.load.pending -= 1
-        endpoint.load.observe(now, rtt)
+        bias = self._settings.load_bias
+        endpoint.load.observe(now, rtt if bias is None else biased(rtt, failed is True, pushback, bias))
         if endpoint.accrual is not None:
             if failed is None:
                 endpoint.accrual.abandoned()
             else:
-                endpoint.accrual.observe(now, failed, self._rng)
+                endpoint.accrual.observe(now, failed, self._rng, pushback)
         if endpoint.multiplexed:
             if connection is not None and connection is endpoint.shared:
                 endpoint.streams -= 1

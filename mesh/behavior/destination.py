@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from mesh.api.messages import Endpoint, Endpoints, EndpointsChange, NotFound, OutboundPolicy, Profile, WatchMessage
-from mesh.behavior.backend import Backend, BackendSettings, Driver
+from mesh.behavior.backend import Backend, BackendSettings, Driver, Multiplex
 from mesh.behavior.filters import Filters
 from mesh.behavior.routes import NO_BACKEND, Router, build_router
 
@@ -27,7 +27,7 @@ class Destination(Generic[T, C]):
     def __init__(self, authority: str, settings: BackendSettings, driver: Driver[T, C], rng: Random) -> None:
         self.authority = authority
         self._settings = settings
-        self._driver = driver
+        self._drivers = {settings.multiplex: driver}
         self._rng = rng
         self._endpoints: dict[str, Endpoint] | None = None
         self._profile: Profile | None = None
@@ -35,12 +35,21 @@ class Destination(Generic[T, C]):
         self.not_found = False
         self.router: Router | None = None
         self.backend: Backend[T, C] | None = None
+        """Of the protocol that the settings speak of."""
+        self.backends: dict[Multiplex, Backend[T, C]] = {}
+        """That one, and those of other protocols that were asked for."""
         self.backend_authorities: frozenset[str] = frozenset()
         """Other destinations that this one's routes send or copy requests to: to be watched along with it."""
 
     @property
     def usable(self) -> bool:
         return self.router is not None and self.backend is not None
+
+    def serve(self, now: float, multiplex: Multiplex, driver: Driver[T, C]) -> None:
+        """Adds a backend for another protocol, with a driver of its own: pools and estimates differ by protocol, as
+        linkerd2-proxy has a stack for each."""
+        self._drivers[multiplex] = driver
+        self._build(now)
 
     def apply(self, now: float, message: WatchMessage) -> None:
         """Takes in one message of any of the destination's watches."""
@@ -89,12 +98,15 @@ class Destination(Generic[T, C]):
             self.router = build_router(self._profile, self._policy, now)
             self.backend_authorities = _authorities(self.router)
         accrual = None if self._profile.exists else self._policy.failure_accrual
-        settings = replace(self._settings, queue=self._policy.queue, accrual=accrual)
-        if self.backend is None:
-            self.backend = Backend(settings, self._driver, self._rng, now)
-        else:
-            self.backend.configure(now, settings)
-        self.backend.update(now, self._endpoints.values())
+        for multiplex, driver in self._drivers.items():
+            settings = replace(self._settings, multiplex=multiplex, queue=self._policy.queue, accrual=accrual)
+            backend = self.backends.get(multiplex)
+            if backend is None:
+                backend = self.backends[multiplex] = Backend(settings, driver, self._rng, now)
+            else:
+                backend.configure(now, settings)
+            backend.update(now, self._endpoints.values())
+        self.backend = self.backends[self._settings.multiplex]
 
     @staticmethod
     def _same_rules(new: Profile | OutboundPolicy, old: Profile | OutboundPolicy | None) -> bool:

@@ -7,6 +7,7 @@ sees of each (status, gRPC code, `l5d-proxy-error`, metric label) stands in one 
 from __future__ import annotations
 
 import enum
+from datetime import UTC, datetime
 
 
 class Cause(enum.Enum):
@@ -66,3 +67,32 @@ def is_failure(status: int, grpc_status: int | None = None) -> bool:
 def is_rate_limited(status: int, grpc_status: int | None = None) -> bool:
     """Whether the peer asked for less: a success to most policies, a failure to `unified` and the load bias."""
     return status == 429 or grpc_status == GRPC_RESOURCE_EXHAUSTED
+
+
+def pushback_of(
+    status: int, grpc_status: int | None, headers: list[tuple[bytes, bytes]], wall_clock: float
+) -> float | None:
+    """For a rate-limited answer the seconds of quiet that it asks for (0.0: it does not say); None for any other.
+
+    `headers`: names in lower case; a gRPC answer's trailers with them. Read are `retry-after` (seconds, or a date, for
+    which `wall_clock` is needed: Unix seconds) and `grpc-retry-pushback-ms`. What cannot be read asks for nothing.
+    """
+    if not is_rate_limited(status, grpc_status):
+        return None
+    seconds = 0.0
+    for name, value in headers:
+        if name == b"retry-after":
+            seconds = max(seconds, _retry_after(value.decode("latin-1"), wall_clock))
+        elif name == b"grpc-retry-pushback-ms" and value.isdigit() and len(value) <= 12:
+            seconds = max(seconds, int(value) / 1000.0)
+    return seconds
+
+
+def _retry_after(text: str, wall_clock: float) -> float:
+    if text.isascii() and text.isdigit() and len(text) <= 9:
+        return float(text)
+    try:
+        at = datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
+    except ValueError:
+        return 0.0
+    return max(0.0, at.timestamp() - wall_clock)
