@@ -97,9 +97,15 @@ class Destination(Generic[T, C]):
         if self.router is None:
             self.router = build_router(self._profile, self._policy, now)
             self.backend_authorities = _authorities(self.router)
-        accrual = None if self._profile.exists else self._policy.failure_accrual
+        policy, ruled = self._policy, not self._profile.exists
+        common = replace(
+            self._settings,
+            queue=policy.queue,
+            accrual=policy.failure_accrual if ruled else None,
+            load_bias=policy.load_bias if ruled else None,
+        )
         for multiplex, driver in self._drivers.items():
-            settings = replace(self._settings, multiplex=multiplex, queue=self._policy.queue, accrual=accrual)
+            settings = replace(common, multiplex=multiplex)
             backend = self.backends.get(multiplex)
             if backend is None:
                 backend = self.backends[multiplex] = Backend(settings, driver, self._rng, now)
