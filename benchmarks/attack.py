@@ -55,14 +55,14 @@ def findings(effort: Effort) -> Iterator[Finding]:
         yield Finding("without attack: requests lost", float(calm.lost), 0.0, "requests")
         after_wave: list[dict[str, float]] = []
         for wave in (1, 2):
-            tally = _under_attack(running, effort)
+            tally = under_attack(running, effort)
             remark = f"of {tally.sent:,}" + (f"; {tally.wrong}" if tally.wrong else "")
             yield Finding(f"wave {wave}: requests lost", float(tally.lost), 0.0, "requests", remark=remark)
             allowed = max(P99_FLOOR_MS, calm.p99_us / 1e3 * P99_FACTOR)
             remark = f"calm {calm.p99_us / 1e3:.1f} ms"
             yield Finding(f"wave {wave}: p99", tally.p99_us / 1e3, allowed, "ms", remark=remark)
             for place in "ab":
-                left = _left(running, place, opened[place])
+                left = connections_left(running, place, opened[place])
                 yield Finding(f"wave {wave}: connections left at {place}", left, CONNECTIONS_LEFT, "connections")
             after_wave.append({place: running.rss_mb(place) for place in "ab"})
         for place in "ab":
@@ -71,7 +71,7 @@ def findings(effort: Effort) -> Iterator[Finding]:
             yield Finding(f"memory added by the second wave at {place}", second - first, SECOND_WAVE_MB)
 
 
-def _under_attack(running: World, effort: Effort) -> Tally:
+def under_attack(running: World, effort: Effort) -> Tally:
     """Half of the connections while the well-behaved client goes on in a thread's process until they are done."""
     seconds = wave_seconds(effort)
     tallies: list[Tally] = []
@@ -103,7 +103,7 @@ def open_connections(running: World, place: str) -> float:
     return total(scrape(running.admins[place]), "tcp_open_connections")
 
 
-def _left(running: World, place: str, before: float) -> float:
+def connections_left(running: World, place: str, before: float) -> float:
     """Connections more than before, once they are few or the time is up."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while (left := open_connections(running, place) - before) > CONNECTIONS_LEFT and time.monotonic() < deadline:

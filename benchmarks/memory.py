@@ -28,6 +28,8 @@ from benchmarks.world import World, world
 T = TypeVar("T")
 NO_GROWTH_MB = 6.0
 """Leave of "no growth"."""
+LOOKUP_KB, MOST_LOOKUPS_MB = 10.0, 25.0
+"""What an authority may hold while it is looked up, and all of them together: lookups must be bounded, too."""
 SERIES_GROWTH = 50.0
 """Lines that an exposition may gain over 10,000 distinct names: classes of answers, not names."""
 
@@ -120,20 +122,34 @@ def distinct(sizes: Sizes) -> Iterator[Finding]:
         for name, ask in asks.items():
             yield from _asked(running, f"{sizes.distinct:,} distinct {name}", sizes.distinct, ask, expected=200)
 
+
+def authorities(sizes: Sizes) -> Iterator[Finding]:
+    """Services that nobody has: each is looked up, and is forgotten again."""
+    with world() as running:
+
         def stranger(n: int) -> tuple[str, dict[str, str]]:
             return "/", {"host": f"service-{n}.bench.svc.cluster.local:80"}
 
-        yield from _asked(running, f"{sizes.authorities:,} distinct authorities", sizes.authorities, stranger, None)
+        what, allowed = (
+            f"{sizes.authorities:,} distinct authorities",
+            NO_GROWTH_MB + sizes.authorities * LOOKUP_KB / 1e3,
+        )
+        yield from _asked(running, what, sizes.authorities, stranger, None, min(allowed, MOST_LOOKUPS_MB))
 
 
 def _asked(
-    running: World, what: str, count: int, ask: Callable[[int], tuple[str, dict[str, str]]], expected: int | None
+    running: World,
+    what: str,
+    count: int,
+    ask: Callable[[int], tuple[str, dict[str, str]]],
+    expected: int | None,
+    allowed: float = NO_GROWTH_MB,
 ) -> Iterator[Finding]:
     peaks, lines = Peaks(running), {place: running.series(place) for place in "ab"}
 
     asked = fetch(running.outbound, (ask(n) for n in range(count)), connections=50, expected=expected)
     uvloop.run(peaks.during(asked))
-    yield Finding(f"{what}, growth", peaks.growth, NO_GROWTH_MB)
+    yield Finding(f"{what}, growth", peaks.growth, allowed)
     gained = max(running.series(place) - lines[place] for place in "ab")
     yield Finding(f"{what}, lines of metrics gained", float(gained), SERIES_GROWTH, "lines")
 
@@ -174,6 +190,7 @@ CHECKS: dict[str, Callable[[Sizes], Iterator[Finding]]] = {
     "idle": idle,
     "slow": slow_reader,
     "distinct": distinct,
+    "authorities": authorities,
     "concurrent": concurrent,
     "soak": soak,
 }
