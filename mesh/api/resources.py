@@ -6,6 +6,8 @@ as Kubernetes clients do; unknown *kinds* are for the registry to judge.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
 
@@ -18,6 +20,8 @@ class Metadata(Resource, frozen=True, kw_only=True):
     namespace: str = "default"
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
+    creation_timestamp: datetime | None = None
+    """Set by Kubernetes; among routes that are otherwise equal the older one wins."""
 
 
 class Namespace(Resource, frozen=True, kw_only=True, tag_field="kind", tag="Namespace"):
@@ -36,6 +40,7 @@ class ServicePort(Resource, frozen=True, kw_only=True):
 class ServiceSpec(Resource, frozen=True, kw_only=True):
     ports: tuple[ServicePort, ...]
     selector: dict[str, str] = {}
+    cluster_ip: str = msgspec.field(name="clusterIP", default="")
 
 
 class Service(Resource, frozen=True, kw_only=True, tag_field="kind", tag="Service"):
@@ -108,7 +113,7 @@ class PodStatus(Resource, frozen=True, kw_only=True):
 
 
 class Pod(Resource, frozen=True, kw_only=True, tag_field="kind", tag="Pod"):
-    """Whose identity a pod carries, where its inbound proxy listens, which ports have names, and what the kubelet probes.
+    """Whose identity a pod carries, where its inbound proxy listens, its named ports, and what the kubelet probes.
 
     A pod is meshed when it carries the annotation `linkerd.io/proxy-version`, as injected pods do.
     """
@@ -134,7 +139,12 @@ class StatusRange(Resource, frozen=True, kw_only=True):
 
 
 class ResponseCondition(Resource, frozen=True, kw_only=True):
-    status: StatusRange = StatusRange()
+    """`all`, `any` and `not` nest."""
+
+    status: StatusRange | None = None
+    all: tuple[ResponseCondition, ...] | None = None
+    any: tuple[ResponseCondition, ...] | None = None
+    not_: ResponseCondition | None = msgspec.field(name="not", default=None)
 
 
 class ProfileResponseClass(Resource, frozen=True, kw_only=True):
@@ -156,9 +166,18 @@ class RetryBudget(Resource, frozen=True, kw_only=True):
     ttl: str
 
 
+class DstOverrideRef(Resource, frozen=True, kw_only=True):
+    """`weight` is a Kubernetes quantity: 1, 0.5, 500m."""
+
+    authority: str
+    weight: int | float | str
+
+
 class ServiceProfileSpec(Resource, frozen=True, kw_only=True):
     routes: tuple[ServiceProfileRoute, ...] = ()
     retry_budget: RetryBudget | None = None
+    dst_overrides: tuple[DstOverrideRef, ...] = ()
+    opaque_ports: tuple[int | str, ...] = ()
 
 
 class ServiceProfile(Resource, frozen=True, kw_only=True, tag_field="kind", tag="ServiceProfile"):
@@ -188,6 +207,84 @@ class RouteMatch(Resource, frozen=True, kw_only=True):
     query_params: tuple[FieldMatch, ...] = ()
 
 
+class HeaderValue(Resource, frozen=True, kw_only=True):
+    name: str
+    value: str
+
+
+class HeaderModifier(Resource, frozen=True, kw_only=True):
+    set: tuple[HeaderValue, ...] = ()
+    add: tuple[HeaderValue, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+class PathModifier(Resource, frozen=True, kw_only=True):
+    type: str
+    replace_full_path: str | None = None
+    replace_prefix_match: str | None = None
+
+
+class RequestRedirect(Resource, frozen=True, kw_only=True):
+    scheme: str | None = None
+    hostname: str | None = None
+    port: int | None = None
+    path: PathModifier | None = None
+    status_code: int = 302
+
+
+class URLRewrite(Resource, frozen=True, kw_only=True):
+    hostname: str | None = None
+    path: PathModifier | None = None
+
+
+class MirrorTarget(Resource, frozen=True, kw_only=True):
+    name: str
+    kind: str = "Service"
+    group: str = ""
+    namespace: str | None = None
+    port: int | None = None
+
+
+class Fraction(Resource, frozen=True, kw_only=True):
+    numerator: int
+    denominator: int = 100
+
+
+class RequestMirror(Resource, frozen=True, kw_only=True):
+    """`percent` or `fraction` of the requests; all of them where neither is given."""
+
+    backend_ref: MirrorTarget
+    percent: int | None = None
+    fraction: Fraction | None = None
+
+
+class FailureInjector(Resource, frozen=True, kw_only=True):
+    """In Linkerd only its own controller can send one; here a route may hold it."""
+
+    status: int
+    ratio: Fraction | None = None
+
+
+class RouteFilter(Resource, frozen=True, kw_only=True):
+    type: str
+    request_header_modifier: HeaderModifier | None = None
+    response_header_modifier: HeaderModifier | None = None
+    request_redirect: RequestRedirect | None = None
+    url_rewrite: URLRewrite | None = None
+    request_mirror: RequestMirror | None = None
+    http_failure_injector: FailureInjector | None = None
+
+
+class BackendRef(Resource, frozen=True, kw_only=True):
+    name: str
+    kind: str = "Service"
+    group: str = ""
+    namespace: str | None = None
+    port: int | None = None
+    weight: int = 1
+    filters: tuple[RouteFilter, ...] = ()
+
+
 class RouteTimeouts(Resource, frozen=True, kw_only=True):
     request: str | None = None
     backend_request: str | None = None
@@ -195,6 +292,8 @@ class RouteTimeouts(Resource, frozen=True, kw_only=True):
 
 class RouteRule(Resource, frozen=True, kw_only=True):
     matches: tuple[RouteMatch, ...] = ()
+    filters: tuple[RouteFilter, ...] = ()
+    backend_refs: tuple[BackendRef, ...] = ()
     timeouts: RouteTimeouts = RouteTimeouts()
 
 
@@ -219,6 +318,57 @@ class HTTPRoute(Resource, frozen=True, kw_only=True, tag_field="kind", tag="HTTP
     api_version: str = ""
     metadata: Metadata
     spec: HTTPRouteSpec
+
+
+class GRPCMethodMatch(Resource, frozen=True, kw_only=True):
+    """One without a service, or without a method, matches any."""
+
+    type: str = "Exact"
+    service: str | None = None
+    method: str | None = None
+
+
+class GRPCRouteMatch(Resource, frozen=True, kw_only=True):
+    method: GRPCMethodMatch | None = None
+    headers: tuple[FieldMatch, ...] = ()
+
+
+class GRPCRouteRule(Resource, frozen=True, kw_only=True):
+    matches: tuple[GRPCRouteMatch, ...] = ()
+    filters: tuple[RouteFilter, ...] = ()
+    backend_refs: tuple[BackendRef, ...] = ()
+
+
+class GRPCRouteSpec(Resource, frozen=True, kw_only=True):
+    parent_refs: tuple[ParentRef, ...]
+    hostnames: tuple[str, ...] = ()
+    rules: tuple[GRPCRouteRule, ...] = (GRPCRouteRule(),)
+
+
+class GRPCRoute(Resource, frozen=True, kw_only=True, tag_field="kind", tag="GRPCRoute"):
+    """gateway.networking.k8s.io/v1, with a Service as parent."""
+
+    metadata: Metadata
+    spec: GRPCRouteSpec
+
+
+class SplitBackend(Resource, frozen=True, kw_only=True):
+    """`weight` is a whole number (v1alpha2) or a Kubernetes quantity such as 500m (v1alpha1)."""
+
+    service: str
+    weight: int | float | str = 0
+
+
+class TrafficSplitSpec(Resource, frozen=True, kw_only=True):
+    service: str
+    backends: tuple[SplitBackend, ...]
+
+
+class TrafficSplit(Resource, frozen=True, kw_only=True, tag_field="kind", tag="TrafficSplit"):
+    """split.smi-spec.io/v1alpha1 and v1alpha2: read as a ServiceProfile's dstOverrides, as linkerd-smi does."""
+
+    metadata: Metadata
+    spec: TrafficSplitSpec
 
 
 class LabelRequirement(Resource, frozen=True, kw_only=True):
@@ -342,6 +492,21 @@ class NetworkAuthentication(Resource, frozen=True, kw_only=True, tag_field="kind
     spec: NetworkAuthenticationSpec
 
 
+class EgressNetworkSpec(Resource, frozen=True, kw_only=True):
+    """Without networks: all that are not the cluster's."""
+
+    traffic_policy: str
+    networks: tuple[NetworkRef, ...] = ()
+
+
+class EgressNetwork(Resource, frozen=True, kw_only=True, tag_field="kind", tag="EgressNetwork"):
+    """policy.linkerd.io/v1alpha1: whether clients may speak to addresses outside the cluster. One in the namespace that
+    is the cluster's for this (`linkerd-egress`) speaks for all clients, any other for those of its namespace."""
+
+    metadata: Metadata
+    spec: EgressNetworkSpec
+
+
 class RateLimit(Resource, frozen=True, kw_only=True):
     requests_per_second: int
 
@@ -373,4 +538,5 @@ InboundResource = (
     | NetworkAuthentication
     | HTTPLocalRateLimitPolicy
 )
-AnyResource = Namespace | Service | EndpointSlice | Pod | ServiceProfile | HTTPRoute | InboundResource
+OutboundResource = ServiceProfile | HTTPRoute | GRPCRoute | TrafficSplit | EgressNetwork
+AnyResource = Namespace | Service | EndpointSlice | Pod | OutboundResource | InboundResource
