@@ -21,6 +21,7 @@ from mesh.control.metrics import Metrics
 from mesh.control.names import is_dns_name, is_label
 from mesh.control.registry.files import POLL_SECONDS, RegistryFiles
 from mesh.control.registry.index import Index
+from mesh.control.translate.authorizations import Cluster
 from mesh.control.watches import Complaints, DestinationTopic, InboundTopic, OutboundTopic, State, Topic, Watches
 
 CreateTopic = Callable[[State], Topic]
@@ -29,9 +30,12 @@ CreateTopic = Callable[[State], Topic]
 class Discovery:
     """One registry, its watches, and the server that hands them out."""
 
-    def __init__(self, files: RegistryFiles, trust_domain: str, log: Log, metrics: Metrics) -> None:
+    def __init__(
+        self, files: RegistryFiles, trust_domain: str, log: Log, metrics: Metrics, cluster: Cluster | None = None
+    ) -> None:
         self._files = files
         self._trust_domain = trust_domain
+        self._cluster = cluster or Cluster(trust_domain=trust_domain)
         self._complaints = Complaints(log)
         self._log = log
         self._metrics = metrics
@@ -98,7 +102,7 @@ class Discovery:
             case ["v1", "inbound", namespace, pod, port]:
                 if not is_label(namespace) or not is_dns_name(pod) or not _is_port(port):
                     raise InvalidAuthority(f"{namespace}/{pod}/{port} is not NAMESPACE/POD/PORT")
-                return lambda state: InboundTopic(namespace, pod, self._complaints, state)
+                return lambda state: InboundTopic(namespace, pod, int(port), self._cluster, self._complaints, state)
         return None
 
 

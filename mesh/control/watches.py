@@ -25,11 +25,12 @@ from mesh.api.messages import (
     WatchMessage,
     encode_line,
 )
-from mesh.api.resources import HTTPRoute
+from mesh.api.resources import AnyResource, HTTPRoute
 from mesh.control.endpoints import Authority, endpoints_of
 from mesh.control.log import Log
 from mesh.control.registry.index import Index
 from mesh.control.translate import inbound_policy_message, outbound_policy_message, profile_message
+from mesh.control.translate.authorizations import Cluster
 from mesh.control.translate.problems import Complain, FieldPath
 
 
@@ -136,8 +137,12 @@ class OutboundTopic:
 class InboundTopic:
     """Inbound policy of one pod's port."""
 
-    def __init__(self, namespace: str, pod: str, complaints: Complaints, state: State) -> None:
+    def __init__(
+        self, namespace: str, pod: str, port: int, cluster: Cluster, complaints: Complaints, state: State
+    ) -> None:
         self._key = (namespace, pod)
+        self._port = port
+        self._cluster = cluster
         self._complaints = complaints
         self._policy = self._make(state)
 
@@ -159,6 +164,10 @@ class InboundTopic:
             state.version,
             state.published_at,
             self._complaints.of(f"Pod {namespace}/{pod}"),
+            port=self._port,
+            resources=state.index.inbound(namespace),
+            cluster=self._cluster,
+            complain_of=self._complaints.of_resource,
         )
 
 
@@ -226,6 +235,10 @@ class Complaints:
             )
 
         return complain
+
+    def of_resource(self, resource: AnyResource, path: FieldPath, message: str) -> None:
+        meta = resource.metadata
+        self.of(f"{type(resource).__name__} {meta.namespace}/{meta.name}")(path, message)
 
     def of_route(self, route: HTTPRoute, path: FieldPath, message: str) -> None:
         self.of(f"HTTPRoute {route.metadata.namespace}/{route.metadata.name}")(path, message)

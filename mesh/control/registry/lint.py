@@ -12,16 +12,23 @@ from dataclasses import dataclass
 
 from mesh.api.resources import (
     AnyResource,
+    AuthorizationPolicy,
     EndpointSlice,
+    HTTPLocalRateLimitPolicy,
     HTTPRoute,
+    MeshTLSAuthentication,
     Metadata,
     Namespace,
+    NetworkAuthentication,
     Pod,
+    Server,
+    ServerAuthorization,
     Service,
     ServiceProfile,
     ServiceSpec,
 )
 from mesh.control.names import is_dns_name, is_label
+from mesh.control.registry.lint_inbound import inbound_problems, inbound_route_problems
 from mesh.control.translate import inbound_policy_message, outbound_policy_message, profile_message
 from mesh.control.translate.annotations import KNOWN, POLICY_PREFIXES, RETRY_HTTP, RETRY_LIMIT, suggestion
 from mesh.control.translate.problems import FieldPath, annotation
@@ -47,6 +54,7 @@ def problems_of(resource: AnyResource) -> list[LintProblem]:
         case HTTPRoute():
             found += _outbound(None, resource)
             found += _parents(resource)
+            found += (LintProblem(path, message, True) for path, message in inbound_route_problems(resource))
             found += _policy_annotations(resource.metadata)
         case ServiceProfile():
             found += _profile(resource)
@@ -56,6 +64,15 @@ def problems_of(resource: AnyResource) -> list[LintProblem]:
             found += _inbound(None, resource)
         case EndpointSlice():
             found += _ports([port.port for port in resource.ports], "ports")
+        case (
+            Server()
+            | ServerAuthorization()
+            | AuthorizationPolicy()
+            | MeshTLSAuthentication()
+            | NetworkAuthentication()
+            | HTTPLocalRateLimitPolicy()
+        ):
+            found += (LintProblem(path, message, True) for path, message in inbound_problems(resource))
     return found
 
 

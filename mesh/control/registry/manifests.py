@@ -25,15 +25,17 @@ from mesh.control.registry.lint import problems_of
 from mesh.control.registry.located import Document, InvalidDocument, parse_documents
 from mesh.control.translate.annotations import suggestion
 
-KINDS = ("Namespace", "Service", "EndpointSlice", "Pod", "ServiceProfile", "HTTPRoute")
+INBOUND_KINDS = (
+    "Server",
+    "ServerAuthorization",
+    "AuthorizationPolicy",
+    "MeshTLSAuthentication",
+    "NetworkAuthentication",
+    "HTTPLocalRateLimitPolicy",
+)
+KINDS = ("Namespace", "Service", "EndpointSlice", "Pod", "ServiceProfile", "HTTPRoute", *INBOUND_KINDS)
 UNSUPPORTED_MESH_KINDS = frozenset(
     {
-        "Server",
-        "ServerAuthorization",
-        "AuthorizationPolicy",
-        "MeshTLSAuthentication",
-        "NetworkAuthentication",
-        "HTTPLocalRateLimitPolicy",
         "EgressNetwork",
         "GRPCRoute",
         "TCPRoute",

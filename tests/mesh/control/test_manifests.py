@@ -71,7 +71,7 @@ MISTAKES = [
     ("http: 5xx", "http: 5x", "mesh.yaml:7: metadata.annotations[\"retry.linkerd.io/http\"]: '5x' is not a status"),
     ("io/limit", "io/limits", 'annotation; did you mean "retry.linkerd.io/limit"?'),
     ("kind: Service\n", "kind: Servise\n", "mesh.yaml:2: kind: unknown kind 'Servise'; did you mean \"Service\"?"),
-    ("kind: Deployment", "kind: Server", "mesh.yaml:25: kind: Server is not enforced"),
+    ("kind: Deployment", "kind: Link", "mesh.yaml:25: kind: Link is not enforced"),
     (
         "timeout: 300ms",
         "timeout: 300",

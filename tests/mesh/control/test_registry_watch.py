@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mesh.api.messages import Endpoints, EndpointsChange, InboundPolicy, NotFound, OutboundPolicy, Profile, decode_line
+from mesh.api.messages import Endpoints, EndpointsChange, NotFound, OutboundPolicy, Profile, decode_line
+from mesh.behavior.authz import default_inbound_policy
 from mesh.control.discovery import Discovery
 from mesh.control.http import Request, Response, Watch
 from mesh.control.metrics import Metrics
@@ -177,7 +178,8 @@ def test_policy_watches_hear_of_annotations_and_only_of_changes_that_concern_the
     outbound = registry.watch(f"/v1/outbound/{AUTHORITY}")
     inbound = registry.watch("/v1/inbound/shop/cart-0/8080")
     assert isinstance(outbound.take()[0], OutboundPolicy)
-    assert inbound.take() == [InboundPolicy(version=1, published_at=registry.discovery.watches.state.published_at)]
+    published_at = registry.discovery.watches.state.published_at
+    assert inbound.take() == [default_inbound_policy("all-unauthenticated", version=1, published_at=published_at)]
     annotated = SERVICE.replace("namespace: shop", "namespace: shop, annotations: {retry.linkerd.io/http: 5xx}")
     registry.write("service.yaml", annotated)
     registry.discovery.poll()
