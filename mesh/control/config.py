@@ -18,12 +18,14 @@ from typing import NoReturn
 from cryptography import x509
 
 from mesh.api.durations import InvalidDuration, parse_duration
+from mesh.behavior.authz import CLUSTER_NETWORKS, DEFAULT_POLICIES, parse_network
 from mesh.behavior.renewal import MIN_REFRESH_SECONDS
 from mesh.control.log import LEVELS
 from mesh.control.names import DEFAULT_TRUST_DOMAIN, component_name, is_dns_name
 from mesh.control.pki import InvalidCredentials, load_certificates
 from mesh.control.renewal import IdentityAddress
 from mesh.control.tokens import InvalidTokenKey, TokenVerifier
+from mesh.control.translate.authorizations import Cluster
 
 COMPONENTS = ("identity", "destination", "policy")
 
@@ -68,6 +70,8 @@ class DiscoveryConfig:
     registry: Path
     identity: IdentityAddress
     token: Path
+    cluster: Cluster
+    """What holds for inbound ports of the whole cluster."""
     min_refresh: float
     """Seconds; least time between two attempts to renew the own leaf."""
 
@@ -125,6 +129,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--leaf-lifetime", type=_duration, default=86_400.0, metavar="DURATION", help="24h")
             command.add_argument("--clock-skew", type=_duration, default=20.0, metavar="DURATION", help="20s")
         if name != "identity":
+            command.add_argument("--cluster-networks", type=_networks, default=CLUSTER_NETWORKS, metavar="CIDR,…")
+            command.add_argument("--default-inbound-policy", choices=DEFAULT_POLICIES, default=DEFAULT_POLICIES[0])
             command.add_argument("--registry", required=True, type=Path, metavar="DIR")
             command.add_argument("--identity-addr", required=not together, type=_address, metavar="IP:PORT")
             if not together:
@@ -158,7 +164,8 @@ def _discovery(flags: argparse.Namespace, component: str) -> DiscoveryConfig:
     address: Address = flags.identity_addr or flags.identity_listen
     name = flags.identity_name or component_name("identity", flags.trust_domain)
     identity = IdentityAddress(address.host, address.port, name)
-    return DiscoveryConfig(_server(flags, component), flags.registry, identity, token, flags.min_refresh)
+    cluster = Cluster(flags.trust_domain, flags.cluster_networks, flags.default_inbound_policy)
+    return DiscoveryConfig(_server(flags, component), flags.registry, identity, token, cluster, flags.min_refresh)
 
 
 def _server(flags: argparse.Namespace, component: str) -> ServerConfig:
@@ -187,6 +194,17 @@ def _address(text: str) -> Address:
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) <= 65_535:
         raise argparse.ArgumentTypeError(f"{text!r} is not IP:PORT")
     return Address(host.strip("[]"), int(port))
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    networks = tuple(part.strip() for part in text.split(","))
+    for network in networks:
+        try:
+            parse_network(network)
+        except ValueError:
+            message = f"{network!r} is not a network; write CIDRs such as 10.0.0.0/8,fd00::/8"
+            raise argparse.ArgumentTypeError(message) from None
+    return networks
 
 
 def _duration(text: str) -> float:

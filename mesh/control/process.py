@@ -87,7 +87,8 @@ class Process:
 
     async def _start_discovery(self, config: DiscoveryConfig) -> None:
         log, metrics = self._tools(config.server)
-        discovery = Discovery(RegistryFiles(config.registry, log, metrics), self._config.trust_domain, log, metrics)
+        files = RegistryFiles(config.registry, log, metrics)
+        discovery = Discovery(files, self._config.trust_domain, log, metrics, config.cluster)
         discovery.load()
         credentials = server_credentials(config.server.local_name, self._config.anchors, require_client=True)
         renewal = Renewal(credentials, config.identity, config.token, config.min_refresh, log, metrics)

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import msgspec
 
 from mesh.api.durations import InvalidDuration, parse_duration
+from mesh.behavior.authz import CLUSTER_NETWORKS, DEFAULT_POLICIES, parse_network
 from mesh.behavior.cache import INBOUND_IDLE_SECONDS, OUTBOUND_IDLE_SECONDS
 from mesh.behavior.renewal import MAX_REFRESH_SECONDS, MIN_REFRESH_SECONDS
+from mesh.proxy.log import InvalidFilter, LogFilter, parse_filter
 
 PREFIX = "LINKERD2_PROXY_"
-DEFAULT_POLICIES = ("all-unauthenticated", "all-authenticated", "deny")
-LOG_LEVELS = ("error", "warn", "info", "debug")
+ACCESS_LOGS = ("apache", "json")
 
 
 class InvalidConfig(ValueError):
@@ -59,6 +60,21 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceCollector:
+    """Where spans go: OTLP over HTTP."""
+
+    host: str
+    """A DNS name or an address: the collector is no part of the mesh and need not have a fixed one."""
+    port: int
+    name: str
+    """TRACE_COLLECTOR_SVC_NAME: the identity it must prove; empty: plaintext."""
+    service_name: str
+    """TRACE_SERVICE_NAME, `service.name` of every span; linkerd-proxy as in Linkerd."""
+    attributes: Mapping[str, str]
+    """TRACE_EXTRA_ATTRIBUTES: `name=value` of the resource, one a line or between commas."""
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """Names this pod to the policy service."""
 
@@ -84,6 +100,8 @@ class Config:
     workload: Workload | None = None
     default_policy: str = "all-unauthenticated"
     """Until the policy service has answered."""
+    cluster_networks: tuple[str, ...] = CLUSTER_NETWORKS
+    """LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS, comma-separated: whom the `cluster-…` default policies let in."""
     static_endpoints: Mapping[str, tuple[str, ...]] | None = None
     """LINKERD2_PROXY_OUTBOUND_STATIC (ours, benchmarks and tests): authorities whose endpoints need no discovery."""
     outbound_connect_timeout: float = 1.0
@@ -98,7 +116,22 @@ class Config:
     max_in_flight: int = 100_000
     """Requests in each direction, beyond which new ones are shed."""
     shutdown_grace: float = 120.0
-    log_level: str = "warn"
+    log: LogFilter = LogFilter("warn", "warn")
+    """LINKERD2_PROXY_LOG, a filter in Linkerd's words; can be changed at run time."""
+    tap_listen: Address = Address("0.0.0.0", 4190)
+    """LINKERD2_PROXY_CONTROL_LISTEN_ADDR."""
+    tap_name: str = ""
+    """LINKERD2_PROXY_TAP_SVC_NAME: the one identity that may tap; empty: there is no tap, as in Linkerd."""
+    trace: TraceCollector | None = None
+    """None: no spans, and requests' trace contexts are passed on untouched."""
+    access_log: str = ""
+    """LINKERD2_PROXY_ACCESS_LOG: apache or json; empty: none, for a line costs about 5 µs of a request's time."""
+    flight_recorder_size: int = 256
+    """LINKERD2_PROXY_FLIGHT_RECORDER_SIZE (ours): failures kept; at most 2 KB each, so 0.5 MB."""
+    metrics_retain_idle: float = 600.0
+    """LINKERD2_PROXY_METRICS_RETAIN_IDLE: how long a series outlives its last user."""
+    shutdown_endpoint: bool = False
+    """LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED: whether POST /shutdown works (Jobs ask for it); off as in Linkerd."""
 
 
 def load_config(environment: Mapping[str, str] = os.environ) -> Config:
@@ -119,6 +152,7 @@ def load_config(environment: Mapping[str, str] = os.environ) -> Config:
         policy=env.service("POLICY"),
         workload=_workload(env),
         default_policy=env.choice("INBOUND_DEFAULT_POLICY", DEFAULT_POLICIES, "all-unauthenticated"),
+        cluster_networks=_networks(env),
         static_endpoints=_static_endpoints(env),
         outbound_connect_timeout=env.seconds("OUTBOUND_CONNECT_TIMEOUT", 1.0),
         inbound_connect_timeout=env.seconds("INBOUND_CONNECT_TIMEOUT", 0.3),
@@ -129,7 +163,14 @@ def load_config(environment: Mapping[str, str] = os.environ) -> Config:
         pool_idle=env.seconds("OUTBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT", 3.0),
         max_in_flight=env.integer("OUTBOUND_MAX_IN_FLIGHT", 100_000),
         shutdown_grace=env.seconds("SHUTDOWN_GRACE_PERIOD", 120.0),
-        log_level=_log_level(env),
+        log=_log_filter(env),
+        tap_listen=env.address("CONTROL_LISTEN_ADDR", "0.0.0.0:4190"),
+        tap_name=env.text("TAP_SVC_NAME"),
+        trace=_trace_collector(env),
+        access_log=env.choice("ACCESS_LOG", ("", *ACCESS_LOGS), ""),
+        flight_recorder_size=env.integer("FLIGHT_RECORDER_SIZE", 256),
+        metrics_retain_idle=env.seconds("METRICS_RETAIN_IDLE", 600.0),
+        shutdown_endpoint=env.flag("SHUTDOWN_ENDPOINT_ENABLED"),
     )
 
 
@@ -168,6 +209,18 @@ def _workload(env: _Environment) -> Workload | None:
     return Workload(parsed.ns, parsed.pod)
 
 
+def _networks(env: _Environment) -> tuple[str, ...]:
+    text = env.text("POLICY_CLUSTER_NETWORKS")
+    networks = tuple(part.strip() for part in text.split(",") if part.strip())
+    for network in networks:
+        try:
+            parse_network(network)
+        except ValueError:
+            message = f"{network!r} is not a network; write CIDRs such as 10.0.0.0/8,fd00::/8"
+            raise InvalidConfig(f"{PREFIX}POLICY_CLUSTER_NETWORKS: {message}") from None
+    return networks or CLUSTER_NETWORKS
+
+
 def _static_endpoints(env: _Environment) -> Mapping[str, tuple[str, ...]] | None:
     text = env.text("OUTBOUND_STATIC")
     if not text:
@@ -183,14 +236,29 @@ def _static_endpoints(env: _Environment) -> Mapping[str, tuple[str, ...]] | None
     return parsed
 
 
-def _log_level(env: _Environment) -> str:
-    # Linkerd's filters (`warn,linkerd=info`) are accepted; the most talkative part of one decides.
-    text = env.text("LOG") or "warn"
-    levels = [part.rpartition("=")[2].strip().lower() for part in text.split(",")]
-    for level in levels:
-        if level not in LOG_LEVELS:
-            raise InvalidConfig(f"{PREFIX}LOG: {level!r} is no log level; known: {', '.join(LOG_LEVELS)}")
-    return max(levels, key=LOG_LEVELS.index)
+def _log_filter(env: _Environment) -> LogFilter:
+    try:
+        return parse_filter(env.text("LOG") or "warn")
+    except InvalidFilter as error:
+        raise InvalidConfig(f"{PREFIX}LOG: {error}") from None
+
+
+def _trace_collector(env: _Environment) -> TraceCollector | None:
+    text = env.text("TRACE_COLLECTOR_SVC_ADDR")
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) <= 65535:
+        raise InvalidConfig(f"{PREFIX}TRACE_COLLECTOR_SVC_ADDR: {text!r} is not host:port")
+    attributes = {}
+    for item in env.text("TRACE_EXTRA_ATTRIBUTES").replace("\n", ",").split(","):
+        name, equals, value = item.strip().partition("=")
+        if item.strip() and not (equals and name):
+            raise InvalidConfig(f"{PREFIX}TRACE_EXTRA_ATTRIBUTES: {item.strip()!r} is not name=value")
+        if name:
+            attributes[name.strip()] = value.strip().strip('"')
+    service = env.text("TRACE_SERVICE_NAME") or "linkerd-proxy"
+    return TraceCollector(host.strip("[]"), int(port), env.text("TRACE_COLLECTOR_SVC_NAME"), service, attributes)
 
 
 def parse_address(text: str, variable: str) -> Address:
@@ -252,10 +320,16 @@ class _Environment:
             raise InvalidConfig(f"{PREFIX}{name}: {text!r} is not a positive whole number")
         return int(text)
 
+    def flag(self, name: str) -> bool:
+        text = self.text(name).lower()
+        if text not in ("", "true", "false", "1", "0"):
+            raise InvalidConfig(f"{PREFIX}{name}: {text!r} is neither true nor false")
+        return text in ("true", "1")
+
     def choice(self, name: str, known: tuple[str, ...], default: str) -> str:
         text = self.text(name) or default
         if text not in known:
-            raise InvalidConfig(f"{PREFIX}{name}: {text!r} is not one of {', '.join(known)}")
+            raise InvalidConfig(f"{PREFIX}{name}: {text!r} is not one of {', '.join(filter(None, known))}")
         return text
 
     def service(self, name: str) -> ControlService | None:

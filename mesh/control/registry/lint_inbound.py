@@ -26,7 +26,7 @@ from mesh.behavior.authz import Network, parse_network
 from mesh.control.names import is_dns_name, is_label
 from mesh.control.translate.annotations import suggestion
 from mesh.control.translate.authorizations import GROUP, Cluster, Unusable, is_kind, server_authorization
-from mesh.control.translate.inbound import POLICIES, PROTOCOLS
+from mesh.control.translate.inbound import POLICIES, PROTOCOLS, SERVER_GROUPS
 from mesh.control.translate.inbound_routes import inbound_route
 from mesh.control.translate.problems import FieldPath
 
@@ -65,7 +65,7 @@ def inbound_route_problems(route: HTTPRoute) -> Iterator[Found]:
         return
     for index, parent in enumerate(route.spec.parent_refs):
         path: FieldPath = ("spec", "parentRefs", index)
-        if parent.kind == "Server" and parent.group != GROUP:
+        if parent.kind == "Server" and parent.group not in SERVER_GROUPS:
             yield (*path, "group"), f"a Server's group is {GROUP}, not {parent.group!r}"
         elif parent.kind == "Server" and parent.namespace not in (None, route.metadata.namespace):
             yield (*path, "namespace"), "a route must be in the namespace of its Server"

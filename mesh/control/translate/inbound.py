@@ -68,6 +68,8 @@ OPAQUE_PORTS = "config.linkerd.io/opaque-ports"
 REQUIRE_IDENTITY_PORTS = "config.linkerd.io/proxy-require-identity-inbound-ports"
 DEFAULT_OPAQUE_PORTS = "25,587,3306,4444,5432,6379,9300,11211"
 POLICIES = DEFAULT_POLICIES
+SERVER_GROUPS = (GROUP, "core")
+"""A parent's group; where it is left out the resource reads `core`, and its CRD would have filled in Linkerd's own."""
 PROTOCOLS = {
     "unknown": "detect",
     "HTTP/1": "http1",
@@ -352,4 +354,4 @@ def _by_name(resources: Iterable[R]) -> list[R]:
 
 
 def is_server_parent(kind: str, group: str, name: str, server: Server) -> bool:
-    return kind == "Server" and group == GROUP and name == server.metadata.name
+    return kind == "Server" and group in SERVER_GROUPS and name == server.metadata.name

@@ -198,11 +198,6 @@ class PortPolicy:
         self._count_limited(session, limiter, exceeded)
         return Refused.RATE_LIMITED
 
-    def allows(self, client_identity: str | None) -> bool:
-        """Whether a client of that identity (None: un-meshed) may send a request on the default route."""
-        session = Session(identity=client_identity, tls=client_identity is not None)
-        return first_that_allows(self._compiled.authorizations, None, session.tls, client_identity) is not None
-
     # ---- inside
 
     def _admit(self, session: Session) -> _Permit:

@@ -31,6 +31,18 @@ def test_defaults_are_linkerds() -> None:
     assert config.identity is None
 
 
+@pytest.mark.parametrize(
+    "policy",
+    ["all-unauthenticated", "all-authenticated", "cluster-unauthenticated", "cluster-authenticated", "deny", "audit"],
+)
+def test_each_default_policy_is_known(policy: str) -> None:
+    config = load_config(
+        {PREFIX + "INBOUND_DEFAULT_POLICY": policy, PREFIX + "POLICY_CLUSTER_NETWORKS": "10.1.0.0/16, fd00::/8"}
+    )
+    assert config.default_policy == policy
+    assert config.cluster_networks == ("10.1.0.0/16", "fd00::/8")
+
+
 def test_a_whole_identity_is_read() -> None:
     config = load_config({PREFIX + name: value for name, value in {**IDENTITY, "IDENTITY_MIN_REFRESH": "2s"}.items()})
     assert config.identity is not None
@@ -51,6 +63,7 @@ def test_a_whole_identity_is_read() -> None:
         ({"POLICY_SVC_ADDR": "127.0.0.1:8090"}, "POLICY_SVC_NAME"),
         ({"LOG": "loud"}, "LOG"),
         ({"INBOUND_DEFAULT_POLICY": "maybe"}, "INBOUND_DEFAULT_POLICY"),
+        ({"POLICY_CLUSTER_NETWORKS": "10.0.0.0/8,ten"}, "POLICY_CLUSTER_NETWORKS"),
         ({"OUTBOUND_STATIC": '{"a:80": "127.0.0.1:80"}'}, "OUTBOUND_STATIC"),
         ({"OUTBOUND_STATIC": '{"a:80": ["nowhere:80"]}'}, "OUTBOUND_STATIC"),
         ({"OUTBOUND_MAX_IN_FLIGHT": "0"}, "OUTBOUND_MAX_IN_FLIGHT"),
