@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from mesh.proxy.wire.errors import Refused
 from mesh.proxy.wire.http1 import RequestReader, ResponseReader
@@ -73,7 +74,7 @@ def pieces(data: bytes, how: str, rng: random.Random | None = None) -> list[byte
         return [data[i : i + 1] for i in range(len(data))]
     assert rng is not None
     cuts = sorted({0, len(data), *(rng.randrange(len(data) + 1) for _ in range(rng.randrange(1, 8)))})
-    return [data[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(cuts)]
 
 
 def read(data: bytes, how: str = "whole", strip: frozenset[bytes] = frozenset()) -> Requests:
