@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import sys
@@ -12,8 +11,8 @@ from random import Random
 
 import uvloop
 
-from mesh.proxy.admin import LEVELS
 from mesh.proxy.config import Config, InvalidConfig, load_config
+from mesh.proxy.log import start_logging
 from mesh.proxy.proxy import Proxy
 
 
@@ -51,11 +50,7 @@ def main() -> int:
     except InvalidConfig as error:
         print(f"gameday proxy: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(
-        level=LEVELS[config.log_level],
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    start_logging(config.log)
     return uvloop.run(_run(config))
 
 

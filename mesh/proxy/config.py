@@ -116,7 +116,7 @@ class Config:
     max_in_flight: int = 100_000
     """Requests in each direction, beyond which new ones are shed."""
     shutdown_grace: float = 120.0
-    log: LogFilter = LogFilter("warn", "warn")
+    log: LogFilter = DEFAULT_LOG
     """LINKERD2_PROXY_LOG, a filter in Linkerd's words; can be changed at run time."""
     tap_listen: Address = Address("0.0.0.0", 4190)
     """LINKERD2_PROXY_CONTROL_LISTEN_ADDR."""

@@ -78,9 +78,12 @@ def parse_filter(text: str) -> LogFilter:
 class LogControl:
     """The filter in force."""
 
-    def __init__(self, chosen: LogFilter) -> None:
-        self._filter = chosen
-        self.apply(chosen)
+    def __init__(self, chosen: LogFilter | None = None) -> None:
+        """None: leaves everything as it is until somebody changes it."""
+        level = logging.getLogger().level
+        self._filter = LogFilter(next((name for name, value in LEVELS.items() if value == level), "warn"))
+        if chosen is not None:
+            self.apply(chosen)
 
     @property
     def text(self) -> str:

@@ -75,7 +75,10 @@ class DirectionTelemetry:
             "response_latency_ms", "Time from request to response headers.", LATENCY_BUCKETS_MS
         )
         self._errors = registry.counters(f"{direction}_http_errors_total", "Answers that the proxy made itself.")
-        self._refusals: dict[AnyCause, Counter] = {}
+        self._malformed = registry.counters(
+            f"{direction}_http_refused_total", "Requests that were no HTTP that a proxy may pass on, by what was wrong."
+        )
+        self._refusals: dict[AnyCause, tuple[Counter, ...]] = {}
         self._tcp = (
             registry.counters("tcp_open_total", "Connections opened."),
             registry.counters("tcp_close_total", "Connections closed."),
@@ -121,8 +124,12 @@ class DirectionTelemetry:
         """The proxy answers a request by itself."""
         series = self._refusals.get(cause)
         if series is None:
-            series = self._refusals[cause] = self._errors.counter({"error": ANSWERS[cause].label})
-        series.value += 1
+            answer = ANSWERS[cause]
+            errors = [self._errors.counter({"error": answer.label})] if answer.label else []
+            malformed = [self._malformed.counter({"cause": answer.refused})] if answer.refused else []
+            series = self._refusals[cause] = (*errors, *malformed)
+        for counter in series:
+            counter.value += 1
 
     def handshake_failed(self, reason: str, peer: str = "") -> None:
         """`peer`: `ip:port` at the other end, for the flight recorder."""
