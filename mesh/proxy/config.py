@@ -22,6 +22,7 @@ from mesh.proxy.log import InvalidFilter, LogFilter, parse_filter
 
 PREFIX = "LINKERD2_PROXY_"
 ACCESS_LOGS = ("apache", "json")
+DEFAULT_LOG = LogFilter("warn", "warn")
 
 
 class InvalidConfig(ValueError):
