@@ -51,6 +51,9 @@ check: setup
 	  VIRTUAL_ENV=.bench $(UV) pip install --quiet $$peer || echo "no $$peer for this platform; its rows will say so"; done
 	@touch $@
 
+.PHONY: peers
+peers: .bench/.ready
+
 bench: setup .bench/.ready
 	$(BIN)/python -m benchmarks
 

@@ -23,7 +23,7 @@ from benchmarks.machine import Running, Usage, core_busy_seconds, free_ports, st
 from benchmarks.mesh import Mesh, Pod
 from benchmarks.peers.peer import Peer
 from benchmarks.rows import Row
-from benchmarks.scrape import Scraper
+from benchmarks.scrape import Scraper, total
 
 LOUD = 0.08
 """CPU that others took on the cores in use, in cores; a run with more of it is repeated, and discarded if it can be."""
@@ -63,6 +63,8 @@ class Sample:
     idle_mb: float
     loaded_mb: float
     foreign: float
+    authorized: float = 0.0
+    """Requests or connections that the AuthorizationPolicy let in, as ours counts them: the policy was at work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class Chain:
     """App and control plane."""
     entry: int
     """Port of the first proxy."""
+    scraper: Scraper | None = None
+    """Of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +149,8 @@ def chain(peer: Peer, row: Row, cores: Cores) -> Iterator[Chain]:
         with contextlib.ExitStack() as stack:
             others = stack.enter_context(started(helpers, cores.load))
             proxies = stack.enter_context(started([peer.command(each) for each in nodes], cores.proxy))
-            if peer.in_mesh:
-                stack.enter_context(Scraper([each.admin for each in nodes]))
-            yield Chain(others[0], app_port, proxies, others, a)
+            scraper = stack.enter_context(Scraper([each.admin for each in nodes])) if peer.in_mesh else None
+            yield Chain(others[0], app_port, proxies, others, a, scraper)
 
 
 def measure(peer: Peer, row: Row, effort: Effort, cores: Cores) -> Sample:
@@ -175,7 +178,14 @@ def measure(peer: Peer, row: Row, effort: Effort, cores: Cores) -> Sample:
             idle_mb=idle / 1e6,
             loaded_mb=sum(proxy.rss_bytes() for proxy in running.proxies) / 1e6,
             foreign=max(full.foreign, direct.foreign, through.foreign),
+            authorized=_authorized(running.scraper),
         )
+
+
+def _authorized(scraper: Scraper | None) -> float:
+    texts = scraper.last.values() if scraper is not None else ()
+    names = [f"inbound_{kind}_authz_allow_total" for kind in ("http", "tcp")]
+    return sum(total(text, name, 'authz_kind="authorizationpolicy"') for text in texts for name in names)
 
 
 def _at_fixed_rate(running: Chain, row: Row, effort: Effort, cores: Cores) -> tuple[Watched, Watched]:

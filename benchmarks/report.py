@@ -91,6 +91,9 @@ def verdict(row: Row, middles: Mapping[str, Sample]) -> str:
     others = ", ".join(f"{ratio(middles, OURS, name)}× {name}" for name in middles if name != OURS)
     text = f"Ours: {ours.cpu_us:.1f} µs of CPU ({kernel:.1f} kernel, {ours.cpu_us - kernel:.1f} user)"
     text += f"; {others}." if others else "."
+    if row.policed:
+        at_work = f"AuthorizationPolicy at work ({ours.authorized:,.0f} let in)" if ours.authorized else ""
+        text += f" {at_work or 'AuthorizationPolicy not there yet'}."
     if row.goal is None:
         return f"{text} No goal."
     figure, there = row.goal.figure, [peer for peer in row.goal.peers if peer in middles]

@@ -44,6 +44,11 @@ class Row:
     """Load is the same for everyone: latency is taken under it, and nobody is saturated."""
     note: str = ""
 
+    @property
+    def policed(self) -> bool:
+        """Whether ours is entered by an inbound side, where policy is."""
+        return self.hops == 2 or self.wire is Wire.TCP
+
 
 def _ours(kind: str) -> Callable[[int], Command]:
     return lambda port: Command([sys.executable, "-m", "benchmarks.app", str(port), kind], port)

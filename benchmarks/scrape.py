@@ -37,6 +37,8 @@ class Scraper:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.failed = 0
+        self.last: dict[int, str] = {}
+        """The latest exposition by admin port."""
 
     def __enter__(self) -> Scraper:
         self._thread.start()
@@ -54,6 +56,6 @@ class Scraper:
             due += INTERVAL_SECONDS
             for admin in self._admins:
                 try:
-                    scrape(admin)
+                    self.last[admin] = scrape(admin)
                 except OSError:
                     self.failed += 1  # a proxy that is gone shows as failed load, not here

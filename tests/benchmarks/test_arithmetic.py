@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,13 @@ def test_ratios_are_of_cpu_per_request_and_absent_peers_have_none() -> None:
 def test_the_goal_of_a_row_is_met_or_missed_by_its_factor(cpu: float, result: str) -> None:
     text = report.table(ROWS["b"], "b", {"gameday": [sample(cpu)], "Envoy": [sample(100.0)]})
     assert f"CPU ≤ 0.9× Envoy: {result} ({cpu / 100:.2f}× Envoy)" in text
+
+
+def test_a_row_says_whether_the_policy_was_at_work() -> None:
+    without = report.table(ROWS["b"], "b", {"gameday": [sample(30.0)]})
+    with_it = report.table(ROWS["b"], "b", {"gameday": [replace(sample(30.0), authorized=7.0)]})
+    assert "AuthorizationPolicy not there yet" in without
+    assert "AuthorizationPolicy at work (7 let in)" in with_it
 
 
 def test_a_goal_over_two_peers_needs_both() -> None:
