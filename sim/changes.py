@@ -43,6 +43,8 @@ def catalogue(setup: Setup) -> list[Change]:
     """All changes worth asking of this setup's faults, the likeliest first."""
     found: list[Change] = []
     services = {service.name: service for service in setup.app.services}
+    if len(setup.faults) > 1:
+        found.extend(_one_fault_less(setup))
     for fault in setup.faults:
         service = services.get(str(fault.targets.get("service", "")))
         if service is not None and fault.kind in ("app-degrade", "pod-kill"):
@@ -54,6 +56,13 @@ def catalogue(setup: Setup) -> list[Change]:
         if change.setup != setup:
             unique.setdefault(change.text, change)
     return list(unique.values())
+
+
+def _one_fault_less(setup: Setup) -> Iterator[Change]:
+    """Where several things went wrong: what each of them cost."""
+    for fault in setup.faults:
+        others = tuple(other for other in setup.faults if other is not fault)
+        yield Change(f"without the fault {fault.name}", replace(setup, faults=others))
 
 
 # ---- at a service ----------------------------------------------------------------------------------------------------
@@ -179,21 +188,10 @@ def _at_control_plane(setup: Setup, component: str, kind: str) -> Iterator[Chang
                 f"minimum refresh {format_duration(identity.min_refresh)} → {format_duration(MIN_REFRESH_SECONDS)}",
                 replace(setup, identity=replace(identity, min_refresh=MIN_REFRESH_SECONDS)),
             )
-    longer_pools = replace(setup, backend=replace(setup.backend, pool_idle_seconds=LONGER_IDLE_SECONDS))
     yield Change(
-        f"connections stay open {format_duration(LONGER_IDLE_SECONDS)} idle,"
-        f" not {format_duration(setup.backend.pool_idle_seconds)}",
-        longer_pools,
-    )
-    longer_cache = replace(setup, discovery_idle_seconds=LONGER_IDLE_SECONDS)
-    yield Change(
-        f"destinations are remembered {format_duration(LONGER_IDLE_SECONDS)} idle,"
+        f"destinations, and the connections to them, are kept {format_duration(LONGER_IDLE_SECONDS)} idle,"
         f" not {format_duration(setup.discovery_idle_seconds)}",
-        longer_cache,
-    )
-    yield Change(
-        f"connections and destinations are both kept {format_duration(LONGER_IDLE_SECONDS)} idle",
-        replace(longer_pools, discovery_idle_seconds=LONGER_IDLE_SECONDS),
+        replace(setup, discovery_idle_seconds=LONGER_IDLE_SECONDS),
     )
 
 

@@ -240,10 +240,9 @@ class AppPod:
         self._burning_until = -1e18
         broken, self.connections = list(self.connections), {}
         for connection in broken:
-            connection.lost()  # first, so that no retry of the next line's picks one of these
+            connection.lost(self._calendar._now)  # first, so that no retry of the next line's picks one of these
         for connection in broken:
-            if connection.trial is not None:
-                connection.trial.reset()
+            connection.reset()
         if self.proxy is not None:
             self.proxy.kill()
 

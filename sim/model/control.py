@@ -160,8 +160,13 @@ class ControlPlane:
         if not known.proxy.meshed:
             return True
         now = self._calendar._now
-        leaves = (known.proxy.leaf, self._leaves[component].expires_at)
-        return all(expires is not None and now < expires for expires in leaves)
+        proxy, holder = known.proxy, self._leaves[component]
+        if proxy.leaf is None or holder.expires_at is None:
+            return False  # who never had a leaf does not ask, or does not listen
+        if now < proxy.leaf and now < holder.expires_at:
+            return True
+        proxy.handshake_failures += 1
+        return False
 
     # ---- up and down
 

@@ -1,8 +1,13 @@
 """The outbound side of a pod's proxy in the twin: real decisions, simulated wires.
 
-Discovery cache, router, balancer, pools, gate, breaker, retries and timeouts are the objects of `mesh.behavior`, the
-very ones the proxy process runs. Here is only their owner: it opens connections (with a handshake that looks at both
-leaves), carries tries to pods and answers back, and runs timers, all on the calendar.
+Discovery cache, router, balancer, connections, gate, breaker, retries and timeouts are the objects of `mesh.behavior`,
+the very ones the proxy process runs. Here is only their owner: it opens connections (with a handshake that looks at
+both leaves), carries tries to pods and answers back, and runs timers, all on the calendar.
+
+Between two meshed pods all tries share one connection, which lives as long as the discovery entry and the endpoint. A
+try that is given up resets its stream and nothing else. A pod that dies breaks the connection, and with it all tries
+under way: HTTP/2 tells a client which streams were never looked at (GOAWAY, REFUSED_STREAM) only when the peer is alive
+to say so, and a killed one is not. With an un-meshed pod each connection carries one try at a time and idles out.
 
 A hop costs two calendar entries: the app's self time, and one for the way back, which bears the whole overhead of the
 hop. Giving the way there an entry of its own would cost a third more time.
@@ -13,10 +18,11 @@ One file of more than 400 lines, because connection, try, request, cache entry a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from mesh.behavior.backend import BackendSettings, EndpointState
+from mesh.behavior.backend import BackendSettings, EndpointState, Multiplex
 from mesh.behavior.cache import DISCOVERY_TIMEOUT_SECONDS, DiscoveryCache
 from mesh.behavior.destination import Destination
 from mesh.behavior.exchange import Exchange, Step
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
 MAX_RESENDS = 3
 """As `mesh.proxy.request`."""
+STREAMS_PER_CONNECTION = 1_000
+"""What a proxy allows its peers at a time, as `mesh.proxy.wire.http2_limits`."""
 
 Done = Callable[[Any, int], None]
 """Called with the requester's own argument and the status it gets."""
@@ -51,27 +59,35 @@ class Target:
 
 
 class Connection:
-    """One connection between two proxies. It outlives the certificates it was made with."""
+    """One connection to a pod. It outlives the certificates it was made with."""
 
-    __slots__ = ("endpoint", "known", "pod", "served", "trial")
+    __slots__ = ("endpoint", "known", "pod", "served", "tries")
 
     def __init__(self, known: Known, endpoint: EndpointState[Try, Connection], pod: AppPod) -> None:
         self.known = known
         self.endpoint = endpoint
         self.pod = pod
-        self.trial: Try | None = None
+        self.tries: dict[Try, None] = {}
+        """Under way, in the order of sending; one at most where the endpoint is not multiplexed."""
         self.served = False
         """Whether an answer ever came over it."""
         pod.connections[self] = None
 
-    def lost(self) -> None:
-        """The peer died while the connection was idle."""
+    def lost(self, now: float) -> None:
+        """The peer died. What is under way is settled afterwards, by `reset`."""
         backend = self.known.destination.backend
         if backend is not None:
-            backend.lost(self.endpoint, self)
+            backend.lost(now, self.endpoint, self)
+
+    def reset(self) -> None:
+        """The tries under way will not be answered."""
+        for trial in list(self.tries):
+            trial.reset()
 
     def close(self) -> None:
-        self.pod.connections.pop(self, None)
+        """It gets no new try. While some are under way, it can still break under them."""
+        if not self.tries:
+            self.pod.connections.pop(self, None)
 
 
 class Try:
@@ -100,7 +116,7 @@ class Try:
         self.request = None
         connection = self.connection
         assert connection is not None
-        connection.trial = None
+        del connection.tries[self]
         connection.served = True
         request.responded(connection, self.sent_at, status)
 
@@ -133,7 +149,11 @@ class Outbound:
     def begin(self, known: Known) -> None:
         """The destination is known: route it and send the first try."""
         now = self.proxy.calendar._now
-        exchange = self.exchange = Exchange(known.route(self.target), now, self.proxy.jitter)
+        route = known.route(self.target)
+        if route is None:
+            self.finish(404)
+            return
+        exchange = self.exchange = Exchange(route, now, self.proxy.jitter)
         exchange.begin(now)
         self._dispatch(now)
 
@@ -181,10 +201,11 @@ class Outbound:
         assert connection is not None
         assert known is not None
         assert exchange is not None
-        if connection.served and self.resends < MAX_RESENDS and self.target.method in IDEMPOTENT and known.watching:
+        kept = connection.served and not connection.endpoint.multiplexed
+        if kept and self.resends < MAX_RESENDS and self.target.method in IDEMPOTENT and known.watching:
             # A kept connection that broke before the first byte: sent again, at no cost of a try.
             self.resends += 1
-            connection.trial = None
+            connection.tries.clear()
             connection.close()
             trial.connection = None
             trial.request = self
@@ -207,8 +228,9 @@ class Outbound:
             self._drop(now, trial, failed=True)
         self._follow(now, exchange.expired(now))
 
-    def _drop(self, now: float, trial: Try, *, failed: bool) -> None:
-        """Gives a try up: takes it back where it still waits, closes its connection where it was sent."""
+    def _drop(self, now: float, trial: Try, *, failed: bool | None) -> None:
+        """Gives a try up: takes it back where it still waits. Where it was sent, it resets its stream or, for want of
+        such, closes its connection. `failed`: the breaker's verdict."""
         known = self.known
         assert known is not None
         backend = known.destination.backend
@@ -217,9 +239,12 @@ class Outbound:
         if connection is None:
             backend.withdraw(trial)
         else:
-            connection.trial = None
-            connection.close()
-            backend.finished(now, connection.endpoint, None, None, failed)
+            del connection.tries[trial]
+            multiplexed = connection.endpoint.multiplexed
+            if not multiplexed:
+                connection.close()
+            kept = connection if multiplexed else None
+            backend.finished(now, connection.endpoint, kept, now - trial.sent_at, failed)
         known.rearm()
 
     def _follow(self, now: float, step: Step) -> None:
@@ -280,7 +305,7 @@ class Outbound:
         trial, known = self.trial, self.known
         if trial is not None and trial.request is not None:
             trial.request = None
-            self._drop(self.proxy.calendar._now, trial, failed=False)
+            self._drop(self.proxy.calendar._now, trial, failed=None)
         self.trial = None
         if known is not None:
             known.release()
@@ -301,18 +326,18 @@ class Known:
         self.watching = True
         self.timer: Call | None = None
         self._router: object = None
-        self._routes: dict[Target, Route] = {}
+        self._routes: dict[Target, Route | None] = {}
 
-    def route(self, target: Target) -> Route:
+    def route(self, target: Target) -> Route | None:
+        """None: no HTTPRoute of the destination matches, and the answer is 404."""
         router = self.destination.router
         assert router is not None
         if router is not self._router:
             self._router = router
             self._routes = {}
-        route = self._routes.get(target)
-        if route is None:
-            route = self._routes[target] = router.match(target.method, target.path)
-        return route
+        if target not in self._routes:
+            self._routes[target] = router.match(target.method, target.path)
+        return self._routes[target]
 
     def release(self) -> None:
         self.proxy.release(self)
@@ -364,11 +389,11 @@ class Known:
         pod = proxy.pods.get(endpoint.spec.address)
         if pod is None or not pod.alive:
             backend.connect_failed(now, endpoint, Cause.CONNECT, handshake=False)
-        elif endpoint.spec.identity is not None and not _trusted(now, proxy.leaf, pod.leaf_expires_at):
+        elif proxy.meshed and endpoint.spec.identity is not None and not _trusted(now, proxy.leaf, pod.leaf_expires_at):
             proxy.handshake_failures += 1
             backend.connect_failed(now, endpoint, Cause.CONNECT, handshake=True)
         else:
-            backend.connected(now, endpoint, Connection(self, endpoint, pod))
+            backend.connected(now, endpoint, Connection(self, endpoint, pod), STREAMS_PER_CONNECTION)
         self.rearm()
 
     def send(self, ticket: Try, endpoint: EndpointState[Try, Connection], connection: Connection) -> None:
@@ -376,7 +401,7 @@ class Known:
         assert request is not None
         ticket.connection = connection
         ticket.sent_at = self.proxy.calendar._now
-        connection.trial = ticket
+        connection.tries[ticket] = None
         connection.pod.arrive(ticket, request.target.route)
 
     def refuse(self, ticket: Try, cause: Cause) -> None:
@@ -415,7 +440,8 @@ class ClientProxy:
         self.name = name
         self.calendar = calendar
         self.pods = pods
-        self.settings = settings
+        # What is not in the mesh has no proxy that would speak HTTP/2 for it.
+        self.settings = settings if meshed else replace(settings, multiplex=Multiplex.NEVER)
         self.overhead = overhead
         self.handshake = handshake
         self.balancing = balancing
@@ -505,8 +531,5 @@ class ClientProxy:
                 known.timer = None
             backend = known.destination.backend
             if backend is not None:
-                for state in backend.endpoints.values():
-                    for connection, _ in state.idle:
-                        connection.close()
-                    state.idle.clear()
+                backend.shut_down()
         self._cache = DiscoveryCache(self._discovery_idle, self._evict)

@@ -29,7 +29,7 @@ from sim.setup import Setup
 
 LOAD_SERVICE = "loadgen"
 WARM_UP_SECONDS = 6.0
-"""Longer than the pools' and the discovery cache's idle times."""
+"""Longer than the discovery cache's idle time."""
 EVENTS_PER_SECOND_BOUND = 400_000
 """Of simulated time; a drill at full tilt needs a few thousand."""
 

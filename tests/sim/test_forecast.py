@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 from sim_builders import application, fault, scenario_of, service, setup_of
 
 from scenarios.model import LoadSpec, Scenario, ServiceTime, SloSpec
+from sim.changes import catalogue
 from sim.counterfactual import UNCHANGED, explain
 from sim.forecast import cold_observation, make_forecast
 from sim.results import Forecast, Prediction
+from sim.setup import read_setup
 
 BUDGET = 1.2
 
@@ -116,6 +120,15 @@ def test_counterfactuals_put_the_cure_first() -> None:
     assert spent == sorted(spent)
     assert texts[0].startswith("twice the workers")
     assert found[0].slos[0].probability_held > found[texts.index(UNCHANGED)].slos[0].probability_held
+
+
+def test_of_several_faults_each_is_taken_away_once() -> None:
+    degrade = fault("app-degrade", duration=10.0, service="back", replicas=2, parameters={"errorRate": 0.5})
+    kill = replace(fault("pod-kill", service="front", replicas=1), name="the-kill")
+    changes = {change.text: change.setup.faults for change in catalogue(read_setup(shop(degrade, kill)))}
+    assert changes["without the fault the-kill"] == (degrade,)
+    assert changes["without the fault the-fault"] == (kill,)
+    assert not any(text.startswith("without") for text in (c.text for c in catalogue(read_setup(shop(kill)))))
 
 
 def test_without_faults_there_is_nothing_to_ask() -> None:

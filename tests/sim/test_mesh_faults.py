@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-from sim_builders import application, fault, parameters_of, played, service, setup_of
+from dataclasses import replace
 
+import pytest
+from sim_builders import application, fault, parameters_of, played, rules_of, service, setup_of
+
+from mesh.api.messages import RetrySpec
+from mesh.behavior.backend import BackendSettings
 from scenarios.model import IdentitySettings, LoadSpec, ServiceTime
 from sim.model.draws import Streams
 from sim.model.faults import check
@@ -13,6 +17,7 @@ from sim.model.system import System
 from sim.setup import Setup
 
 SHORT_LEAVES = IdentitySettings(leaf_lifetime=10.0, clock_skew=0.5, min_refresh=1.0)
+SLOW = ServiceTime(0.5, 0.0, "constant")
 
 
 def bad(record: Record, start: float, end: float) -> float | None:
@@ -33,18 +38,21 @@ def test_a_healthy_system_answers_everything() -> None:
 
 
 def test_expired_certificates_spare_established_connections() -> None:
-    """Busy: connections never idle out. The very same fault, with pauses between requests, is an outage."""
+    """Busy: the shared connection is never without use. The very same fault, with pauses longer than the discovery
+    entry lives, is an outage; remembered for longer, the entry keeps its connection through the same pauses."""
     changes = {
         "identity": SHORT_LEAVES,
         "faults": (fault("cert-expiry", duration=40.0, component="identity"),),
         "inject_seconds": 40.0,
     }
     busy = played(chain(30.0, **changes))
-    idle = played(chain(0.15, discovery_idle_seconds=60.0, **changes), seed=3)
+    pausing = played(chain(0.15, **changes), seed=3)
+    remembered = played(chain(0.15, discovery_idle_seconds=60.0, **changes), seed=3)
     assert bad(busy, 0.0, 40.0) == 0.0
-    assert bad(idle, 0.0, 9.0) in (0.0, None)
-    assert bad(idle, 16.0, 40.0) == 1.0
-    assert idle.handshake_failures > 0
+    assert bad(pausing, 0.0, 9.0) in (0.0, None)
+    assert bad(pausing, 16.0, 40.0) == 1.0
+    assert pausing.handshake_failures > 0
+    assert bad(remembered, 16.0, 40.0) == 0.0
 
 
 def test_a_mesh_heals_once_identity_is_back() -> None:
@@ -57,6 +65,16 @@ def test_a_mesh_heals_once_identity_is_back() -> None:
     record = played(chain(0.15, **changes), seed=3)
     assert bad(record, 16.0, 30.0) == 1.0
     assert bad(record, 36.0, 330.0) == 0.0
+
+
+def test_a_pod_restarted_without_identity_stays_away_until_it_is_back() -> None:
+    absent = fault("cert-expiry", duration=20.0, component="identity")
+    kill = replace(fault("pod-kill", at=5.0, service="back", replicas=1), name="restart")
+    setup = chain(20.0, identity=SHORT_LEAVES, faults=(absent, kill), inject_seconds=20.0, recover_seconds=20.0)
+    record = played(setup)
+    assert bad(record, 0.0, 4.9) == 0.0
+    assert bad(record, 5.1, 19.9) == 1.0
+    assert bad(record, 25.0, 40.0) == 0.0
 
 
 def test_identity_back_in_time_costs_nothing() -> None:
@@ -80,6 +98,54 @@ def test_policy_alone_is_needed_for_a_new_destination() -> None:
     down = fault("control-plane-down", duration=60.0, component="policy")
     record = played(chain(0.1, faults=(down,), inject_seconds=60.0), seed=2)
     assert bad(record, 6.0, 56.0) == 1.0
+
+
+@pytest.mark.parametrize("meshed", [True, False])
+def test_all_requests_of_a_proxy_share_one_connection_to_each_meshed_pod(meshed: bool) -> None:
+    app = application(service("front", calls=("back",)), service("back", time=SLOW, replicas=2, meshed=meshed))
+    longer = BackendSettings(pool_idle_seconds=600.0)
+    system = System(setup_of(app, discovery_idle_seconds=600.0, backend=longer), parameters_of(40.0), Streams(1, 0))
+    assert set(system.run().status) == {200}
+    to_front, to_back = ([len(pod.connections) for pod in system.pods[name]] for name in ("front", "back"))
+    assert to_front == [1]
+    assert to_back == [1, 1] if meshed else min(to_back) > 5
+
+
+def test_a_try_that_is_given_up_leaves_the_connection_to_the_others() -> None:
+    front, back = service("front", calls=("back",)), service("back", time=SLOW)
+    retry = RetrySpec(statuses=((500, 599),), limit=1, timeout_seconds=0.1)
+    rules = {front.authority: rules_of(front), back.authority: rules_of(back, retry=retry)}
+    absent = fault("cert-expiry", duration=20.0, component="identity")
+    setup = setup_of(application(front, back), rules=rules, identity=SHORT_LEAVES, faults=(absent,))
+    system = System(replace(setup, discovery_idle_seconds=600.0), parameters_of(40.0), Streams(1, 0))
+    record = system.run()
+    assert set(record.status) == {200}, "a connection opened anew would have failed for want of a certificate"
+    assert sum(record.reached["back"].values()) == 2 * sum(record.meant["back"].values())
+    (connection,) = system.pods["back"][0].connections
+    assert connection.endpoint.streams == 0
+
+
+def test_a_killed_pod_takes_all_requests_on_its_shared_connection_with_it() -> None:
+    """Half of those that came within the half second before, for so long each takes."""
+    app = application(service("front", calls=("back",)), service("back", time=SLOW, replicas=2))
+    kill = fault("pod-kill", at=5.0, service="back", replicas=1)
+    record = played(setup_of(app, faults=(kill,)), parameters_of(40.0))
+    assert bad(record, 0.0, 4.4) == 0.0
+    assert bad(record, 4.55, 4.99) == pytest.approx(0.5, abs=0.2)
+    assert bad(record, 5.1, 20.0) == 0.0
+    broken = [(s, la) for s, la in zip(record.status, record.latency, strict=True) if s != 200]
+    assert {status for status, _ in broken} == {502}
+    assert all(latency is not None and latency < 0.6 for _, latency in broken), "at once"
+
+
+def test_a_caller_outside_the_mesh_needs_no_certificate_and_shares_no_connection() -> None:
+    app = application(service("front", calls=("back",), meshed=False), service("back", time=SLOW))
+    absent = fault("cert-expiry", duration=20.0, component="identity")
+    longer = {"discovery_idle_seconds": 600.0, "backend": BackendSettings(pool_idle_seconds=600.0)}
+    setup = setup_of(app, identity=SHORT_LEAVES, faults=(absent,), **longer)
+    system = System(setup, parameters_of(20.0), Streams(1, 0))
+    assert set(system.run().status) == {200}
+    assert len(system.pods["back"][0].connections) > 5
 
 
 def test_a_killed_pod_is_routed_around_and_comes_back() -> None:
