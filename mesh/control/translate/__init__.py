@@ -1,8 +1,11 @@
 """From the resources that users write to the messages that proxies read. Pure: the twin calls the same functions.
 
-    ServiceProfile ─────────────► Profile          profiles.py
-    Service, its HTTPRoutes ────► OutboundPolicy   outbound.py, annotations.py
-    Pod, Namespace ─────────────► InboundPolicy    inbound.py
+    ServiceProfile, TrafficSplit ─► Profile        profiles.py
+    Service, its routes ──────────► OutboundPolicy outbound.py, matches.py, filters.py, protocols.py, annotations.py
+    EgressNetwork, its routes ────► OutboundPolicy egress.py
+    Pod, Namespace, Server, its
+    authorizations, HTTPRoutes
+    and rate limit ─────────────► InboundPolicy    inbound.py, inbound_routes.py, authorizations.py
 
 Semantics are Linkerd's destination and policy controllers'. A wrong value is reported to `complain` and then treated as
 they treat it (ignored with its group, or its whole route); `mesh.control.registry.lint` turns the same complaints into
