@@ -204,6 +204,10 @@ REASONS: dict[int, bytes] = {
 }
 
 
+_GRPC_MESSAGE_SAFE = "".join(chr(code) for code in range(0x20, 0x7F) if code != ord("%"))
+"""What gRPC leaves as it is in `grpc-message`."""
+
+
 def answer_head(answer: Answer, *, informational: bool) -> ResponseHead:
     """The response for `answer`, without a body. `informational`: the client may see the proxy's own headers."""
     head = ResponseHead()
@@ -226,12 +230,10 @@ def grpc_answer_head(answer: Answer, *, informational: bool) -> ResponseHead:
     head.reason = b"OK"
     head.content_length = None
     head.bodyless = True
-    message = quote(answer.text, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()
-    head.headers[:0] = [
-        (b"content-type", b"application/grpc"),
-        (b"grpc-status", b"%d" % answer.grpc_code),
-        (b"grpc-message", message),
-    ]
+    own = [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % answer.grpc_code)]
+    if informational:
+        own.append((b"grpc-message", quote(answer.text, safe=_GRPC_MESSAGE_SAFE).encode()))
+    head.headers[:0] = own
     return head
 
 

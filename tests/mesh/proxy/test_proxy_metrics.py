@@ -1,4 +1,4 @@
-"""The exposition, judged by prometheus_client; and the answers table."""
+"""The exposition, judged by prometheus_client."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from mesh.behavior.outcome import STATUS_OF, Cause
 from mesh.proxy.metrics import LATENCY_BUCKETS_MS, Registry
-from mesh.proxy.wire.errors import ANSWERS, REASONS, Refused, answer_bytes
 
 
 def samples(registry: Registry) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -56,17 +54,3 @@ def test_computed_families_are_read_at_each_scrape() -> None:
     registry.collect("g", "gauge", "Help.", lambda: [({"k": "v"}, next(values))])
     assert samples(registry) == {("g", frozenset({("k", "v")})): 1.0}
     assert samples(registry) == {("g", frozenset({("k", "v")})): 2.5}
-
-
-def test_every_cause_has_one_answer_and_shared_causes_have_the_twins_status() -> None:
-    assert set(ANSWERS) == set(Cause) | set(Refused)
-    for cause, status in STATUS_OF.items():
-        assert ANSWERS[cause].status == status
-    assert {answer.status for answer in ANSWERS.values()} <= set(REASONS)
-
-
-def test_answers_keep_the_proxys_own_headers_from_strangers() -> None:
-    answer = ANSWERS[Cause.FAILFAST]
-    assert b"l5d-proxy-error: service in fail-fast\r\n" in answer_bytes(answer, informational=True, close=False)
-    assert b"l5d" not in answer_bytes(answer, informational=False, close=False)
-    assert b"connection: close\r\n" in answer_bytes(ANSWERS[Refused.BAD_REQUEST], informational=True, close=False)
