@@ -151,7 +151,7 @@ class FailureAccrualSpec(msgspec.Struct, frozen=True, kw_only=True, rename="came
     success_rate: SuccessRateSpec | None = None
     """Set in `unified`."""
     honor_retry_after: bool = False
-    """Whether the first penalty is at least what a rate-limited answer asked for (300 s at most)."""
+    """Whether the first penalty is at least what a rate-limited answer asked for, up to the largest."""
 
 
 class LoadBiasSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

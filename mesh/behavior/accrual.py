@@ -31,7 +31,6 @@ class State(enum.Enum):
 
 IDLE_WINDOWS = 3.0
 """linkerd2-proxy `IDLE_COLD_START_FACTOR`."""
-MAX_RETRY_AFTER_SECONDS = 300.0
 
 
 class SuccessRate:
@@ -113,7 +112,7 @@ class FailureAccrual:
         quiet (0.0: it did not say). What ends while the breaker is open was sent before it opened: ignored, success or
         not, as linkerd2-proxy does."""
         if pushback is not None and self._honors:
-            self._not_before = max(self._not_before, now + min(pushback, MAX_RETRY_AFTER_SECONDS))
+            self._not_before = max(self._not_before, now + min(pushback, self._backoff.maximum))
         if self.state is State.OPEN:
             return
         rate = self._rate

@@ -41,9 +41,10 @@ def compile_whole(pattern: str) -> Callable[[str], bool]:
     """A function that says whether a text matches the whole of `pattern`. Raises re.error."""
     fullmatch = re.compile(pattern).fullmatch
     try:
-        longest = MAX_TEXT if _check(_parser.parse(pattern), frozenset(), repeated=False) < 2 else MAX_TEXT_OF_QUADRATIC
-    except _Hazard:  # look-ahead that the control plane made of a profile's `all` and `not`
-        longest = MAX_TEXT_OF_QUADRATIC
+        free = _Reading(look_ahead=True).free_repeats(_parser.parse(pattern), frozenset(), repeated=False)
+    except _Hazard:
+        free = MAX_FREE_REPEATS
+    longest = MAX_TEXT if free < MAX_FREE_REPEATS else MAX_TEXT_OF_QUADRATIC
     return lambda text: len(text) <= longest and fullmatch(text) is not None
 
 
@@ -53,7 +54,7 @@ def hazard(pattern: str) -> str | None:
         return f"an expression of more than {MAX_PATTERN} characters"
     try:
         re.compile(pattern)
-        free = _check(_parser.parse(pattern), frozenset(), repeated=False)
+        free = _Reading(look_ahead=False).free_repeats(_parser.parse(pattern), frozenset(), repeated=False)
     except (re.error, OverflowError, RecursionError) as error:
         return f"not a regular expression: {error}"
     except _Hazard as error:
@@ -70,46 +71,55 @@ class _Hazard(Exception):
 _AMBIGUOUS = "a repeat (* or +) inside another that can match the same text in several ways"
 
 
-def _check(tree: Any, following: frozenset[int], *, repeated: bool) -> int:
-    """How many free repeats `tree` has. `following`: characters that may come after it; `repeated`: it stands in an
-    unbounded repeat. Raises _Hazard."""
-    items = list(tree)
-    free = 0
-    for index, (kind, value) in enumerate(items):
-        rest = items[index + 1 :]
-        after = _first(rest) | (following if _nullable(rest) else frozenset())
-        if kind in (_constants.MAX_REPEAT, _constants.MIN_REPEAT):
-            least, most, body = value
-            if most > 1 and _nullable(body):
-                raise _Hazard(_AMBIGUOUS)
-            if most <= FEW or least == most:
-                free += most * _check(body, after | (_first(body) if most > 1 else frozenset()), repeated=repeated)
-                continue
-            if _all(body) & after:
-                if repeated:
+_UNSUPPORTED = (_constants.GROUPREF, _constants.GROUPREF_EXISTS, _constants.ASSERT, _constants.ASSERT_NOT)
+
+
+class _Reading:
+    """One reading of a parse tree."""
+
+    def __init__(self, *, look_ahead: bool) -> None:
+        """`look_ahead`: as the control plane makes of a profile's `all` and `not`; users may not write it."""
+        self._look_ahead = look_ahead
+
+    def free_repeats(self, tree: Any, following: frozenset[int], *, repeated: bool) -> int:
+        """How many free repeats `tree` has. `following`: characters that may come after it; `repeated`: it stands in an
+        unbounded repeat. Raises _Hazard."""
+        items = list(tree)
+        free = 0
+        for index, (kind, value) in enumerate(items):
+            rest = items[index + 1 :]
+            after = _first(rest) | (following if _nullable(rest) else frozenset())
+            if kind in (_constants.MAX_REPEAT, _constants.MIN_REPEAT):
+                least, most, body = value
+                if most > 1 and _nullable(body):
                     raise _Hazard(_AMBIGUOUS)
-                free += 1
-            _check(body, after | _first(body), repeated=True)
-        elif kind is _constants.SUBPATTERN:
-            free += _check(value[-1], after, repeated=repeated)
-        elif kind is _constants.BRANCH:
-            seen: frozenset[int] = frozenset()
-            most_free = 0
-            for branch in value[1]:
-                first = _first(branch)
-                if repeated and first & seen:
-                    raise _Hazard("alternatives inside a repeat (* or +) that begin alike")
-                seen |= first
-                most_free = max(most_free, _check(branch, after, repeated=repeated))
-            free += most_free
-        elif kind in (
-            _constants.GROUPREF,
-            _constants.GROUPREF_EXISTS,
-            _constants.ASSERT,
-            _constants.ASSERT_NOT,
-        ):
-            raise _Hazard("backreferences and look-around are not supported")
-    return free
+                if most <= FEW or least == most:
+                    free += most * self.free_repeats(
+                        body, after | (_first(body) if most > 1 else frozenset()), repeated=repeated
+                    )
+                    continue
+                if _all(body) & after:
+                    if repeated:
+                        raise _Hazard(_AMBIGUOUS)
+                    free += 1
+                self.free_repeats(body, after | _first(body), repeated=True)
+            elif kind is _constants.SUBPATTERN:
+                free += self.free_repeats(value[-1], after, repeated=repeated)
+            elif kind is _constants.BRANCH:
+                seen: frozenset[int] = frozenset()
+                most_free = 0
+                for branch in value[1]:
+                    first = _first(branch)
+                    if repeated and first & seen:
+                        raise _Hazard("alternatives inside a repeat (* or +) that begin alike")
+                    seen |= first
+                    most_free = max(most_free, self.free_repeats(branch, after, repeated=repeated))
+                free += most_free
+            elif kind in (_constants.ASSERT, _constants.ASSERT_NOT) and self._look_ahead:
+                free += self.free_repeats(value[1], frozenset(), repeated=repeated)
+            elif kind in _UNSUPPORTED:
+                raise _Hazard("backreferences and look-around are not supported")
+        return free
 
 
 def _nullable(tree: Any) -> bool:

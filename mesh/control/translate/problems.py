@@ -17,3 +17,11 @@ def ignore_problems(path: FieldPath, message: str) -> None:
 
 def annotation(name: str) -> FieldPath:
     return ("metadata", "annotations", name)
+
+
+class Unusable(Exception):
+    """A part of a resource that cannot be used, and why; its translator decides what goes without it."""
+
+    def __init__(self, path: FieldPath, message: str) -> None:
+        super().__init__(message)
+        self.path = path

@@ -131,7 +131,7 @@ def test_an_unknown_service_has_a_policy_that_says_so() -> None:
     assert not outbound_policy_message(AUTHORITY, None, (), 1, 0.0).exists
 
 
-def test_the_most_specific_match_comes_first_and_the_default_route_last() -> None:
+def test_the_most_specific_match_comes_first() -> None:
     policy = _policy(
         route("prefix-short", _match("/a")),
         route("prefix-long", _match("/a/b")),
@@ -141,7 +141,7 @@ def test_the_most_specific_match_comes_first_and_the_default_route_last() -> Non
         route("method-only", _match(method="POST")),
     )
     names = [r.name for r in policy.routes]
-    assert names == ["exact", "regex", "prefix-long-get", "prefix-long", "prefix-short", "method-only", "http"]
+    assert names == ["exact", "regex", "prefix-long-get", "prefix-long", "prefix-short", "method-only"]
 
 
 def test_a_routes_own_retries_win_as_a_group_over_the_services() -> None:
@@ -151,9 +151,10 @@ def test_a_routes_own_retries_win_as_a_group_over_the_services() -> None:
         annotations={"retry.linkerd.io/http": "5xx", "timeout.linkerd.io/request": "1s"},
     )
     by_name = {r.name: r for r in policy.routes}
+    assert set(by_name) == {"own", "bare"}, "a Service with routes of its own has no default route"
     assert by_name["own"].retry == RetrySpec(statuses=(), limit=5)
     assert by_name["own"].timeouts.request_seconds == 1.0
-    assert by_name["bare"].retry == by_name["http"].retry == RetrySpec(statuses=((500, 599),))
+    assert by_name["bare"].retry == RetrySpec(statuses=((500, 599),))
 
 
 def test_a_wrong_annotation_spoils_its_group_on_a_service_and_the_whole_of_a_route() -> None:
@@ -167,7 +168,7 @@ def test_a_wrong_annotation_spoils_its_group_on_a_service_and_the_whole_of_a_rou
         lambda path, message: said.append(str(path[-1])),
         lambda found, path, message: said.append(f"{found.metadata.name} {path[-1]}"),
     )
-    assert [r.name for r in policy.routes] == ["good", "http"]
+    assert [r.name for r in policy.routes] == ["good"]
     assert policy.routes[-1].retry is None
     assert policy.routes[-1].timeouts.request_seconds == 1.0
     assert said == ["retry.linkerd.io/limit", "bad timeout.linkerd.io/request"]
