@@ -121,6 +121,14 @@ def test_buckets_are_bounded_and_further_identities_share_one() -> None:
     assert len(buckets) <= 24
 
 
+def test_a_bucket_spent_at_the_end_of_a_period_is_not_full_in_the_next() -> None:
+    buckets = IdentityBuckets(2)
+    assert buckets.take("first", T0)
+    assert [buckets.take("x", T0 + 0.9) for _ in range(3)] == [True, True, False]
+    assert not buckets.take("x", T0 + 1.1)
+    assert buckets.take("x", T0 + 1.5)
+
+
 @given(
     st.integers(1, 5),
     st.lists(st.tuples(st.sampled_from("abc"), st.floats(0.0, 1.3)), min_size=1, max_size=120),
