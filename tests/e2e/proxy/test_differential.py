@@ -59,9 +59,10 @@ EXPLAINED = (
     Explained(("trace",), (NGINX,), "200", "nginx forbids TRACE as an edge server; between services it is a method."),
     Explained(
         ("upgrade that the app ignores",),
-        (ENVOY,),
+        BOTH,
         "200",
-        "Envoy refuses upgrades it was not configured for; ours asks the app, which may ignore one (RFC 9110 7.8).",
+        "Envoy refuses upgrades it was not configured for, nginx drops them; ours asks the app, which may ignore one"
+        " (RFC 9110 7.8).",
     ),
     Explained(
         ("early hints",),
@@ -76,7 +77,13 @@ EXPLAINED = (
         "Trailers are passed on, as Linkerd does; Envoy needs enable_trailers, nginx has none in HTTP/1.",
     ),
     Explained(
-        ("te trailers",), (ENVOY,), "200", "Envoy passes `te` on; ours says it anew on each leg that can take them."
+        ("te trailers",), BOTH, "200", "That trailers are welcome is told on the next leg, too; nginx drops `te`."
+    ),
+    Explained(
+        ("lower-case method",),
+        BOTH,
+        "200",
+        "Methods are case-sensitive tokens (RFC 9110 9.1): `get` is one of its own.",
     ),
     Explained(
         ("expect 100-continue",),
@@ -117,7 +124,10 @@ EXPLAINED = (
         ("field without a colon",), (NGINX,), "400", "nginx takes it as a field without a value; RFC 9112 5 knows none."
     ),
     Explained(
-        ("tab in the request line",), (ENVOY,), "400", "RFC 9112 3 wants one SP; leniency is allowed, not needed."
+        ("tab in the request line", "two blanks in the request line"),
+        BOTH,
+        "400",
+        "RFC 9112 3 wants one SP; leniency is allowed, not needed.",
     ),
     Explained(
         ("chunk longer than said",),
