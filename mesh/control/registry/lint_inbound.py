@@ -70,6 +70,11 @@ def inbound_route_problems(route: HTTPRoute) -> Iterator[Found]:
         elif parent.kind == "Server" and parent.namespace not in (None, route.metadata.namespace):
             yield (*path, "namespace"), "a route must be in the namespace of its Server"
     for rule_index, rule in enumerate(route.spec.rules):
+        if rule.filters:
+            yield (
+                ("spec", "rules", rule_index, "filters"),
+                "filters are not supported on a Server's route; take them out",
+            )
         for match_index, match in enumerate(rule.matches):
             place: FieldPath = ("spec", "rules", rule_index, "matches", match_index)
             try:

@@ -200,6 +200,11 @@ MISTAKES = [
         "54: spec.rules[0].matches[0].path.value: 'x' is not an absolute",
     ),
     ("type: Exact, value: /x", "type: RegularExpression, value: (a+)+", "54: spec.rules[0].matches[0].path.value"),
+    (
+        "  - matches: [{path",
+        "  - filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [a]}}]\n    matches: [{path",
+        "54: spec.rules[0].filters: filters are not supported on a Server's route",
+    ),
     ("{name: a, value: b}", "{name: a, value: b, type: exact}", "54: spec.rules[0].matches[0].headers[0].type"),
 ]
 
