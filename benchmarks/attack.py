@@ -22,10 +22,10 @@ import uvloop
 from benchmarks.adversaries import ADVERSARIES, attack
 from benchmarks.goals import Finding, show
 from benchmarks.load.steady import Tally
-from benchmarks.machine import raise_descriptor_limit
+from benchmarks.machine import NotServing, raise_descriptor_limit
 from benchmarks.scrape import scrape, total
 from benchmarks.stalls import run_steady
-from benchmarks.world import NotServing, World, world
+from benchmarks.world import World, world
 
 P99_FACTOR, P99_FLOOR_MS = 10.0, 100.0
 """Under attack p99 may be so much more than without, or this if that is more."""

@@ -31,6 +31,10 @@ class StartFailed(Exception):
     """A program ended or did not listen in time; the text holds the end of what it printed."""
 
 
+class NotServing(StartFailed):
+    """It listens and does not do its work."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     argv: list[str]

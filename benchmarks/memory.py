@@ -197,7 +197,7 @@ CHECKS: dict[str, Callable[[Sizes], Iterator[Finding]]] = {
 
 
 def findings(names: Iterable[str], sizes: Sizes) -> Iterator[Finding]:
-    """Each check's, as they come. A check that could not be done is a goal missed."""
+    """Each check's, as they come. A check that could not be done is a goal missed. Raises StartFailed."""
     for name in names:
         try:
             yield from CHECKS[name](sizes)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.chain import write_credentials
 from benchmarks.load import AUTHORITY
-from benchmarks.machine import Command, Running, free_ports, started
+from benchmarks.machine import Command, NotServing, Running, free_ports, started
 from benchmarks.measure import Cores
 from benchmarks.mesh import Mesh, Pod
 from benchmarks.scrape import scrape
@@ -82,16 +82,14 @@ def world(
         a.environment["GAMEDAY_PROBE"] = str(directory / "stalls")
         mesh.write_service([])
         with contextlib.ExitStack() as stack:
+            stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
+            os.sched_setaffinity(0, {cores.load})  # this process leaves a's core alone
             _, _, b = stack.enter_context(started(programs, cores.load))
             (first,) = stack.enter_context(started([a], cores.proxy))
             running = World(mesh, first, b, app_port, outbound, inbound, admins, cores)
             mesh.write_service(running.pods(replicas))
             wait_until(lambda: answers(outbound), "the mesh never answered with 200")
             yield running
-
-
-class NotServing(Exception):
-    """The mesh started and does not do its work."""
 
 
 def answers(port: int, path: str = "/") -> bool:
@@ -111,8 +109,3 @@ def wait_until(condition: Callable[[], bool], complaint: str, seconds: float = R
         if time.monotonic() > deadline:
             raise NotServing(complaint)
         time.sleep(0.05)
-
-
-def keep_to(cores: Cores) -> None:
-    """This process, and the load in it, leaves a's core alone."""
-    os.sched_setaffinity(0, {cores.load})
