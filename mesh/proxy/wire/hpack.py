@@ -25,8 +25,14 @@ Field = tuple[bytes, bytes]
 DecodedField = tuple[bytes, bytes, bool]
 """Name, value, and whether the field must never be indexed."""
 
-DECODE_ERRORS: Final = (HPACKError, OversizedHeaderListError)
-"""What decoding raises; the connection's table cannot be trusted after either."""
+
+def decoding_failed(error: BaseException) -> bool:
+    """Whether `error` comes out of the native decoder because the block is broken; its table cannot be trusted then.
+
+    Where a block ends in the middle of a field the decoder panics, which PyO3 turns into a `BaseException` of a module
+    that cannot be imported (and writes a line to stderr).
+    """
+    return isinstance(error, HPACKError | OversizedHeaderListError) or type(error).__module__ == "pyo3_runtime"
 
 
 class Decode(Protocol):

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 from mesh.proxy.wire.errors import Refused
-from mesh.proxy.wire.hpack import DECODE_ERRORS, TABLE_SIZE_ZERO, DecodedField, new_decoder
+from mesh.proxy.wire.hpack import TABLE_SIZE_ZERO, DecodedField, decoding_failed, new_decoder
 from mesh.proxy.wire.http2_frames import (
     ACK,
     COMPRESSION_ERROR,
@@ -410,8 +410,10 @@ class H2Connection:
     def _block_received(self, stream_id: int, block: bytes, end: bool) -> None:
         try:
             fields = self._decode(block, True)
-        except DECODE_ERRORS as error:
-            self._fail(COMPRESSION_ERROR, str(error))
+        except BaseException as error:
+            if not decoding_failed(error):
+                raise
+            self._fail(COMPRESSION_ERROR, "a header block that cannot be decoded")
         # An indexed field is no larger than the table, a literal at most 8/5 of its bytes: so few cannot be too much.
         small = len(fields) < 15 and len(block) < 2_048
         oversized = not small and decoded_bytes(fields) > self._settings.max_header_list
@@ -753,4 +755,4 @@ class H2Connection:
         self._block = []
         self.sent_goaway = self._final = True
         self.out.append(goaway_frame(self._last_id, code, detail.encode("ascii", "replace")))
-        raise H2ConnectionError(code, detail)
+        raise H2ConnectionError(code, detail) from None

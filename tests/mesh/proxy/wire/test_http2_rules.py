@@ -89,6 +89,7 @@ CONNECTION_ERRORS: dict[str, tuple[bytes, int]] = {
     "padding longer than HEADERS": (frame(HEADERS, END_HEADERS | PADDED, 1, b"\x05abc"), PROTOCOL_ERROR),
     "HEADERS too short for a priority": (frame(HEADERS, END_HEADERS | 0x20, 1, b"abc"), PROTOCOL_ERROR),
     "a block that is no HPACK": (frame(HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff"), COMPRESSION_ERROR),
+    "a block that ends inside a field": (frame(HEADERS, END_HEADERS, 1, b"\x63"), COMPRESSION_ERROR),
     "another frame inside a block": (frame(HEADERS, 0, 1, BLOCK) + frame(PING, 0, 0, bytes(8)), PROTOCOL_ERROR),
     "CONTINUATION of another stream": (
         frame(HEADERS, 0, 1, BLOCK) + frame(CONTINUATION, END_HEADERS, 3),
