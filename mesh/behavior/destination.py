@@ -2,6 +2,9 @@
 
 Usable once endpoints, profile and outbound policy have each been heard. Later messages change it in place; when the
 watches end, what was last heard stays (the control plane may be gone for a while).
+
+An address outside the cluster has no endpoints. Where an EgressNetwork covers it, it is its own endpoint, and the
+network's routes apply; where none does it is not found, which of an address is known only once its policy was heard.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ class Destination(Generic[T, C]):
         self._endpoints: dict[str, Endpoint] | None = None
         self._profile: Profile | None = None
         self._policy: OutboundPolicy | None = None
-        self.not_found = False
+        self._unknown = False
         self.router: Router | None = None
         self.backend: Backend[T, C] | None = None
         """Of the protocol that the settings speak of."""
@@ -55,9 +58,9 @@ class Destination(Generic[T, C]):
         """Takes in one message of any of the destination's watches."""
         match message:
             case NotFound():
-                self.not_found = True
+                self._unknown = True
             case Endpoints():
-                self.not_found = False
+                self._unknown = False
                 self._endpoints = {e.address: e for e in message.endpoints}
             case EndpointsChange():
                 known = self._endpoints if self._endpoints is not None else {}
@@ -80,6 +83,13 @@ class Destination(Generic[T, C]):
         self._build(now)
 
     @property
+    def not_found(self) -> bool:
+        """The registry knows no such destination."""
+        if not self._unknown or not _is_address(self.authority):
+            return self._unknown
+        return self._policy is not None and not self._policy.egress
+
+    @property
     def protocol(self) -> str:
         """`detect`, `http1`, `http2` or `opaque`: what is known of the port."""
         if self._profile is not None and self._profile.opaque:
@@ -92,7 +102,12 @@ class Destination(Generic[T, C]):
         return self._policy.egress if self._policy is not None else ""
 
     def _build(self, now: float) -> None:
-        if self._profile is None or self._policy is None or self._endpoints is None:
+        if self._profile is None or self._policy is None:
+            return
+        endpoints = self._endpoints
+        if endpoints is None and self._unknown and self._policy.egress:
+            endpoints = {self.authority: Endpoint(address=self.authority, pod="", namespace="")}
+        if endpoints is None:
             return
         if self.router is None:
             self.router = build_router(self._profile, self._policy, now)
@@ -111,7 +126,7 @@ class Destination(Generic[T, C]):
                 backend = self.backends[multiplex] = Backend(settings, driver, self._rng, now)
             else:
                 backend.configure(now, settings)
-            backend.update(now, self._endpoints.values())
+            backend.update(now, endpoints.values())
         self.backend = self.backends[self._settings.multiplex]
 
     @staticmethod
@@ -120,6 +135,12 @@ class Destination(Generic[T, C]):
         return (
             old is not None and msgspec.structs.replace(new, version=old.version, published_at=old.published_at) == old
         )
+
+
+def _is_address(authority: str) -> bool:
+    """Whether it is `ip:port` and not `name:port`; no top-level domain ends in a digit."""
+    host = authority.rpartition(":")[0]
+    return host.endswith("]") or host[-1:].isdigit()
 
 
 def _authorities(router: Router) -> frozenset[str]:

@@ -1,8 +1,11 @@
 """The destination and policy components: watches over the registry.
 
-GET /v1/destinations/<authority>       endpoints and profile        destination
-GET /v1/outbound/<authority>           outbound policy              policy
-GET /v1/inbound/<ns>/<pod>/<port>      inbound policy               policy
+GET /v1/destinations/<authority>?ns=<ns>   endpoints and profile        destination
+GET /v1/outbound/<authority>?ns=<ns>       outbound policy              policy
+GET /v1/inbound/<ns>/<pod>/<port>          inbound policy               policy
+
+An authority is a service's name and port, or an address and port. `ns` is the client's namespace, whose own profiles,
+routes and egress networks count for it alone; without it, only what speaks for all clients does.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -72,38 +76,47 @@ class Discovery:
     def policy_handler(self) -> Handler:
         return partial(self._handle, self._policy)
 
-    def _handle(self, topic: Callable[[list[str]], CreateTopic | None], request: Request) -> Response | Watch:
+    def _handle(self, topic: Callable[[list[str], str], CreateTopic | None], request: Request) -> Response | Watch:
         if request.method != "GET":
             return _refusal(405, "use GET")
         try:
-            create = topic(request.path.split("/")[1:])
+            namespace = _client_namespace(request.query)
+            create = topic(request.path.split("/")[1:], namespace)
         except InvalidAuthority as error:
             return _refusal(400, str(error))
         if create is None:
             return _refusal(404, f"no such path: {request.path}")
-        return Watch(partial(self._open, request.path, create))
+        return Watch(partial(self._open, f"{request.path}?{namespace}", create))
 
     def _open(self, key: str, create: CreateTopic, stream: Stream) -> Callable[[], None]:
         self.watches.subscribe(key, create, stream)
         return partial(self.watches.unsubscribe, key, stream)
 
-    def _destination(self, parts: list[str]) -> CreateTopic | None:
+    def _destination(self, parts: list[str], namespace: str) -> CreateTopic | None:
         match parts:
             case ["v1", "destinations", text]:
                 authority = parse_authority(text, self._trust_domain)
-                return lambda state: DestinationTopic(authority, self._trust_domain, self._complaints, state)
+                return lambda state: DestinationTopic(authority, namespace, self._trust_domain, self._complaints, state)
         return None
 
-    def _policy(self, parts: list[str]) -> CreateTopic | None:
+    def _policy(self, parts: list[str], namespace: str) -> CreateTopic | None:
         match parts:
             case ["v1", "outbound", text]:
                 authority = parse_authority(text, self._trust_domain)
-                return lambda state: OutboundTopic(authority, self._complaints, state)
-            case ["v1", "inbound", namespace, pod, port]:
-                if not is_label(namespace) or not is_dns_name(pod) or not _is_port(port):
-                    raise InvalidAuthority(f"{namespace}/{pod}/{port} is not NAMESPACE/POD/PORT")
-                return lambda state: InboundTopic(namespace, pod, int(port), self._cluster, self._complaints, state)
+                return lambda state: OutboundTopic(authority, namespace, self._cluster, self._complaints, state)
+            case ["v1", "inbound", own, pod, port]:
+                if not is_label(own) or not is_dns_name(pod) or not _is_port(port):
+                    raise InvalidAuthority(f"{own}/{pod}/{port} is not NAMESPACE/POD/PORT")
+                return lambda state: InboundTopic(own, pod, int(port), self._cluster, self._complaints, state)
         return None
+
+
+def _client_namespace(query: str) -> str:
+    """Raises InvalidAuthority."""
+    namespace = parse_qs(query).get("ns", [""])[0]
+    if namespace and not is_label(namespace):
+        raise InvalidAuthority(f"ns={namespace!r} is not a namespace")
+    return namespace
 
 
 def _is_port(text: str) -> bool:

@@ -5,17 +5,22 @@
 A meshed pod (annotation `linkerd.io/proxy-version`) is dialled at its inbound proxy with its identity as TLS name;
 any other at the slice's address and port, in plaintext. An address whose slice names a Pod that the registry does not
 (yet) have is left out: taken as not meshed it would get plaintext that its proxy must never see.
+
+A proxy also asks for addresses that its app dials. A service's cluster ip is the service; the ip of a meshed pod is
+that pod; any other address is unknown here (`NotFound`), and the proxy forwards to it as it is.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from mesh.api.messages import Endpoint
 from mesh.api.resources import EndpointSlice, Pod, Service, SliceEndpoint
 from mesh.control.names import identity_name
 from mesh.control.registry.index import Index, Key
+from mesh.control.translate import inbound_policy_message
 
 PROXY_VERSION = "linkerd.io/proxy-version"
 INBOUND_ADDRESS = "gameday.dev/inbound-address"
@@ -31,11 +36,14 @@ class InvalidAuthority(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """`service.namespace.svc.domain:port`."""
+    """`service.namespace.svc.domain:port`, or `ip:port`."""
 
     text: str
     service: Key
+    """Two empty texts for an address."""
     port: int
+    ip: str = ""
+    """Empty for a service."""
 
     @property
     def host(self) -> str:
@@ -44,14 +52,32 @@ class Authority:
 
 def parse_authority(text: str, cluster_domain: str) -> Authority:
     """Raises InvalidAuthority."""
+    host, _, port = text.rpartition(":")
+    if (ip := _ip(host)) and port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65_535:
+        return Authority(text, ("", ""), int(port), ip)
     match = _AUTHORITY.fullmatch(text)
     if match is None or match.group(3) != cluster_domain or not 1 <= int(match.group(4)) <= 65_535:
         raise InvalidAuthority(f"{text!r} is not SERVICE.NAMESPACE.svc.{cluster_domain}:PORT")
     return Authority(text, (match.group(2), match.group(1)), int(match.group(4)))
 
 
+def resolve(index: Index, authority: Authority, cluster_domain: str) -> Authority:
+    """The service behind a cluster ip; any other authority as it is."""
+    service = index.service_at(authority.ip) if authority.ip else None
+    if service is None:
+        return authority
+    key = (service.metadata.namespace, service.metadata.name)
+    return Authority(f"{key[1]}.{key[0]}.svc.{cluster_domain}:{authority.port}", key, authority.port)
+
+
 def endpoints_of(index: Index, authority: Authority, trust_domain: str) -> dict[str, Endpoint] | None:
-    """Ready endpoints by address; None where there is no such service."""
+    """Ready endpoints by address; None where there is no such service, or an address that is no meshed pod's."""
+    if authority.ip:
+        pod = index.pod_at(authority.ip)
+        if pod is None or PROXY_VERSION not in pod.metadata.annotations:
+            return None
+        itself = _meshed(index, pod, authority.ip, authority.port, trust_domain)
+        return {itself.address: itself}
     service = index.services.get(authority.service)
     if service is None:
         return None
@@ -94,16 +120,34 @@ def _endpoint(index: Index, namespace: str, member: SliceEndpoint, port: int, tr
         return None
     if PROXY_VERSION not in pod.metadata.annotations:
         return Endpoint(address=_join(ip, port), pod=reference.name, namespace=namespace)
+    return _meshed(index, pod, ip, port, trust_domain)
+
+
+def _meshed(index: Index, pod: Pod, ip: str, port: int, trust_domain: str) -> Endpoint:
+    """Opaque where the pod's own policy says so of the port: its proxy and the client's must agree."""
+    namespace = pod.metadata.namespace
+    resources = index.inbound(namespace)
+    policy = inbound_policy_message(pod, index.namespaces.get(namespace), 0, 0.0, port=port, resources=resources)
     return Endpoint(
         address=pod.metadata.annotations.get(INBOUND_ADDRESS, _join(ip, INBOUND_PORT)),
-        pod=reference.name,
+        pod=pod.metadata.name,
         namespace=namespace,
         identity=pod_identity(pod, trust_domain),
+        opaque=policy.protocol == "opaque",
+        port=port,
     )
 
 
 def pod_identity(pod: Pod, trust_domain: str) -> str:
     return identity_name(pod.spec.service_account_name, pod.metadata.namespace, trust_domain)
+
+
+def _ip(host: str) -> str:
+    """The address in `host` in its shortest form; empty where it is a name."""
+    try:
+        return str(ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host))
+    except ValueError:
+        return ""
 
 
 def _join(ip: str, port: int) -> str:

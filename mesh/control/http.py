@@ -54,6 +54,8 @@ class Request:
     path: str
     """Decoded, without the query."""
     body: bytes
+    query: str = ""
+    """As it was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +222,10 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._refusal is not None:
             return
-        target = httptools.parse_url(self._url).path or b"/"
+        url = httptools.parse_url(self._url)
+        target, query = url.path or b"/", (url.query or b"").decode("ascii")
         method = self._parser.get_method().decode("ascii")
-        request = Request(method, unquote(target.decode("ascii")), bytes(self._body))
+        request = Request(method, unquote(target.decode("ascii")), bytes(self._body), query)
         self._complete.append((request, self._parser.should_keep_alive()))
 
     def _count_head(self, size: int) -> None:

@@ -2,9 +2,9 @@
 
     registry changed ─► Index ─► each topic compares with what it last said ─► one line ─► all sinks of the topic
 
-A topic is one question (an authority's endpoints and profile, its outbound policy, a pod's inbound policy). It is
-worked out once however many proxies ask, and forgotten with its last sink. What a newcomer gets is the topic's whole
-state, so a stream that broke off needs no resume protocol.
+A topic is one question (an authority's endpoints and profile, its outbound policy, a pod's inbound policy), asked from
+one namespace. It is worked out once however many proxies ask, and forgotten with its last sink. What a newcomer gets is
+the topic's whole state, so a stream that broke off needs no resume protocol.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from mesh.api.messages import (
     WatchMessage,
     encode_line,
 )
-from mesh.api.resources import AnyResource, HTTPRoute
-from mesh.control.endpoints import Authority, endpoints_of
+from mesh.api.resources import AnyResource, EgressNetwork
+from mesh.control.endpoints import Authority, endpoints_of, resolve
 from mesh.control.log import Log
 from mesh.control.registry.index import Index
 from mesh.control.translate import inbound_policy_message, outbound_policy_message, profile_message
 from mesh.control.translate.authorizations import Cluster
+from mesh.control.translate.egress import egress_policy_message, find_egress_network
 from mesh.control.translate.problems import Complain, FieldPath
 
 
@@ -59,10 +60,13 @@ class Sink(Protocol):
 
 
 class DestinationTopic:
-    """Endpoints and profile of one authority."""
+    """Endpoints and profile of one authority, for clients of one namespace."""
 
-    def __init__(self, authority: Authority, trust_domain: str, complaints: Complaints, state: State) -> None:
+    def __init__(
+        self, authority: Authority, client_namespace: str, trust_domain: str, complaints: Complaints, state: State
+    ) -> None:
         self._authority = authority
+        self._client_namespace = client_namespace
         self._trust_domain = trust_domain
         self._complaints = complaints
         self._endpoints = self._find(state)
@@ -86,7 +90,10 @@ class DestinationTopic:
         return messages
 
     def _find(self, state: State) -> dict[str, Endpoint] | None:
-        return endpoints_of(state.index, self._authority, self._trust_domain)
+        return endpoints_of(state.index, self._resolved(state), self._trust_domain)
+
+    def _resolved(self, state: State) -> Authority:
+        return resolve(state.index, self._authority, self._trust_domain)
 
     def _whole(self, state: State) -> WatchMessage:
         if self._endpoints is None:
@@ -96,17 +103,29 @@ class DestinationTopic:
         )
 
     def _make_profile(self, state: State) -> Profile:
-        profile = state.index.profile(self._authority.service, self._authority.host)
-        name = f"ServiceProfile {self._authority.service[0]}/{self._authority.host}"
-        complain = self._complaints.of(name)
-        return profile_message(self._authority.text, profile, state.version, state.published_at, complain)
+        authority = self._resolved(state)
+        profile = state.index.profile(authority.service, authority.host, self._client_namespace)
+        split = state.index.split(authority.service)
+        return profile_message(
+            authority.text,
+            profile,
+            state.version,
+            state.published_at,
+            self._complaints.of_any(profile),
+            split,
+            self._complaints.of_any(split),
+        )
 
 
 class OutboundTopic:
-    """Outbound policy of one authority."""
+    """Outbound policy of one authority, for clients of one namespace."""
 
-    def __init__(self, authority: Authority, complaints: Complaints, state: State) -> None:
+    def __init__(
+        self, authority: Authority, client_namespace: str, cluster: Cluster, complaints: Complaints, state: State
+    ) -> None:
         self._authority = authority
+        self._client_namespace = client_namespace
+        self._cluster = cluster
         self._complaints = complaints
         self._policy = self._make(state)
 
@@ -121,16 +140,38 @@ class OutboundTopic:
         return [policy]
 
     def _make(self, state: State) -> OutboundPolicy:
-        service = state.index.services.get(self._authority.service)
-        routes = state.index.routes(self._authority.service, self._authority.port)
+        index, cluster = state.index, self._cluster
+        authority = resolve(index, self._authority, cluster.trust_domain)
+        if authority.ip:
+            network = find_egress_network(index.egress_networks, authority.ip, self._client_namespace, cluster.networks)
+            if network is not None:
+                return self._egress(network, state)
+        service = index.services.get(authority.service)
         return outbound_policy_message(
-            self._authority.text,
+            authority.text,
             service,
-            routes,
+            index.http_routes(authority.service, authority.port, self._client_namespace),
             state.version,
             state.published_at,
-            self._complaints.of(f"Service {'/'.join(self._authority.service)}"),
-            self._complaints.of_route,
+            self._complaints.of_any(service),
+            self._complaints.of_resource,
+            grpc_routes=index.grpc_routes(authority.service, authority.port, self._client_namespace),
+            services=index.services,
+        )
+
+    def _egress(self, network: EgressNetwork, state: State) -> OutboundPolicy:
+        index, port = state.index, self._authority.port
+        key = (network.metadata.namespace, network.metadata.name)
+        return egress_policy_message(
+            self._authority.text,
+            network,
+            index.http_routes(key, port, self._client_namespace, "EgressNetwork"),
+            state.version,
+            state.published_at,
+            self._complaints.of_any(network),
+            self._complaints.of_resource,
+            grpc_routes=index.grpc_routes(key, port, self._client_namespace, "EgressNetwork"),
+            services=index.services,
         )
 
 
@@ -240,8 +281,14 @@ class Complaints:
         meta = resource.metadata
         self.of(f"{type(resource).__name__} {meta.namespace}/{meta.name}")(path, message)
 
-    def of_route(self, route: HTTPRoute, path: FieldPath, message: str) -> None:
-        self.of(f"HTTPRoute {route.metadata.namespace}/{route.metadata.name}")(path, message)
+    def of_any(self, resource: AnyResource | None) -> Complain:
+        """Of a resource that may not be there; then nobody complains."""
+
+        def complain(path: FieldPath, message: str) -> None:
+            if resource is not None:
+                self.of_resource(resource, path, message)
+
+        return complain
 
 
 _Whole = Profile | OutboundPolicy | InboundPolicy

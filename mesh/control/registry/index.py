@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from mesh.api.resources import (
     AnyResource,
     AuthorizationPolicy,
+    EgressNetwork,
     EndpointSlice,
+    GRPCRoute,
     HTTPLocalRateLimitPolicy,
     HTTPRoute,
     MeshTLSAuthentication,
@@ -20,13 +22,17 @@ from mesh.api.resources import (
     ServerAuthorization,
     Service,
     ServiceProfile,
+    TrafficSplit,
 )
+from mesh.control.translate.egress import EGRESS_GROUP
 from mesh.control.translate.inbound import InboundResources
 
 SERVICE_LABEL = "kubernetes.io/service-name"
 
 Key = tuple[str, str]
 """Namespace and name."""
+Parent = tuple[str, str, str]
+"""Kind, namespace and name."""
 
 
 @dataclass(slots=True)
@@ -49,7 +55,11 @@ class Index:
         self.namespaces: dict[str, Namespace] = {}
         self._slices: dict[Key, list[EndpointSlice]] = {}
         self._profiles: dict[tuple[str, str], ServiceProfile] = {}
-        self._routes: dict[Key, list[HTTPRoute]] = {}
+        self._routes: dict[Parent, list[HTTPRoute | GRPCRoute]] = {}
+        self._splits: dict[Key, TrafficSplit] = {}
+        self._services_by_ip: dict[str, Service] = {}
+        self._pods_by_ip: dict[str, Pod] = {}
+        self.egress_networks: list[EgressNetwork] = []
         self._inbound: dict[str, _Inbound] = {}
         self._mesh_tls: dict[Key, MeshTLSAuthentication] = {}
         self._networks: dict[Key, NetworkAuthentication] = {}
@@ -62,8 +72,12 @@ class Index:
         match resource:
             case Service():
                 self.services[key] = resource
+                if resource.spec.cluster_ip not in ("", "None"):
+                    self._services_by_ip[resource.spec.cluster_ip] = resource
             case Pod():
                 self.pods[key] = resource
+                if resource.status.pod_ip:
+                    self._pods_by_ip[resource.status.pod_ip] = resource
             case Namespace():
                 self.namespaces[meta.name] = resource
             case EndpointSlice():
@@ -87,11 +101,24 @@ class Index:
             case HTTPRoute():
                 if any(p.kind == "Server" and p.namespace in (None, meta.namespace) for p in resource.spec.parent_refs):
                     self._of(meta.namespace).routes.append(resource)
-                for parent in resource.spec.parent_refs:
-                    if is_service_parent(parent) and parent.namespace in (None, meta.namespace):
-                        routes = self._routes.setdefault((meta.namespace, parent.name), [])
-                        if resource not in routes:
-                            routes.append(resource)
+                self._attach(resource)
+            case GRPCRoute():
+                self._attach(resource)
+            case TrafficSplit():
+                split = self._splits.setdefault((meta.namespace, resource.spec.service), resource)
+                if meta.name < split.metadata.name:
+                    self._splits[meta.namespace, resource.spec.service] = resource
+            case EgressNetwork():
+                self.egress_networks.append(resource)
+
+    def _attach(self, route: HTTPRoute | GRPCRoute) -> None:
+        for parent in route.spec.parent_refs:
+            kind = parent_kind(parent)
+            if kind is not None:
+                key = (kind, parent.namespace or route.metadata.namespace, parent.name)
+                routes = self._routes.setdefault(key, [])
+                if route not in routes:
+                    routes.append(route)
 
     def _of(self, namespace: str) -> _Inbound:
         return self._inbound.setdefault(namespace, _Inbound())
@@ -112,28 +139,56 @@ class Index:
     def slices(self, service: Key) -> list[EndpointSlice]:
         return self._slices.get(service, [])
 
-    def profile(self, service: Key, host: str) -> ServiceProfile | None:
-        """The profile named `host` in the service's own namespace.
+    def profile(self, service: Key, host: str, client_namespace: str = "") -> ServiceProfile | None:
+        """The profile named `host` in the client's namespace, else in the service's own."""
+        own = self._profiles.get((service[0], host))
+        return self._profiles.get((client_namespace, host), own) if client_namespace else own
 
-        Linkerd lets a client's namespace hold a profile of its own that wins; a watch here does not say where its
-        client lives, so there is one profile for all.
+    def split(self, service: Key) -> TrafficSplit | None:
+        """The TrafficSplit of a service, the first by name where there are several."""
+        return self._splits.get(service)
+
+    def service_at(self, ip: str) -> Service | None:
+        """The service with this cluster ip."""
+        return self._services_by_ip.get(ip)
+
+    def pod_at(self, ip: str) -> Pod | None:
+        return self._pods_by_ip.get(ip)
+
+    def http_routes(self, parent: Key, port: int, client_namespace: str = "", kind: str = "Service") -> list[HTTPRoute]:
+        """HTTPRoutes that name `parent`, with this port or without any.
+
+        Those of the parent's own namespace speak for all clients (producer routes), any other for the clients of the
+        namespace that it is in (consumer routes); where a client has both, precedence decides among them as among any.
         """
-        return self._profiles.get((service[0], host))
+        found = self._attached((kind, *parent), port, client_namespace)
+        return [route for route in found if isinstance(route, HTTPRoute)]
 
-    def routes(self, service: Key, port: int) -> list[HTTPRoute]:
-        """HTTPRoutes of the service's namespace that name it as parent, with this port or without any.
+    def grpc_routes(self, parent: Key, port: int, client_namespace: str = "", kind: str = "Service") -> list[GRPCRoute]:
+        """As `http_routes`."""
+        found = self._attached((kind, *parent), port, client_namespace)
+        return [route for route in found if isinstance(route, GRPCRoute)]
 
-        A route in another namespace (Linkerd's consumer route) speaks for the clients there alone and is passed over.
-        """
+    def _attached(self, parent: Parent, port: int, client_namespace: str) -> list[HTTPRoute | GRPCRoute]:
+        kind, namespace, name = parent
         return [
             route
-            for route in self._routes.get(service, [])
-            if any(
-                is_service_parent(parent) and parent.name == service[1] and parent.port in (None, port)
-                for parent in route.spec.parent_refs
+            for route in self._routes.get(parent, ())
+            if route.metadata.namespace in (namespace, client_namespace)
+            and any(
+                parent_kind(ref) == kind
+                and ref.name == name
+                and (ref.namespace or route.metadata.namespace) == namespace
+                and ref.port in (None, port)
+                for ref in route.spec.parent_refs
             )
         ]
 
 
-def is_service_parent(parent: ParentRef) -> bool:
-    return parent.kind == "Service" and parent.group in ("core", "")
+def parent_kind(parent: ParentRef) -> str | None:
+    """`Service` or `EgressNetwork`; None for a parent that says nothing of outbound requests."""
+    if parent.kind == "Service" and parent.group in ("core", ""):
+        return "Service"
+    if parent.kind == "EgressNetwork" and parent.group == EGRESS_GROUP:
+        return "EgressNetwork"
+    return None

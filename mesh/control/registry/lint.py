@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from mesh.api.resources import (
     AnyResource,
     AuthorizationPolicy,
+    EgressNetwork,
     EndpointSlice,
+    GRPCRoute,
     HTTPLocalRateLimitPolicy,
     HTTPRoute,
     MeshTLSAuthentication,
@@ -26,14 +28,27 @@ from mesh.api.resources import (
     Service,
     ServiceProfile,
     ServiceSpec,
+    TrafficSplit,
 )
 from mesh.control.names import is_dns_name, is_label
 from mesh.control.registry.lint_inbound import inbound_problems, inbound_route_problems
 from mesh.control.translate import inbound_policy_message, outbound_policy_message, profile_message
-from mesh.control.translate.annotations import KNOWN, POLICY_PREFIXES, RETRY_HTTP, RETRY_LIMIT, suggestion
+from mesh.control.translate.annotations import (
+    ACCRUAL,
+    KNOWN,
+    ONLY_UNIFIED,
+    POLICY_PREFIXES,
+    RETRY_GRPC,
+    RETRY_HTTP,
+    RETRY_LIMIT,
+    suggestion,
+)
+from mesh.control.translate.egress import EGRESS_GROUP, egress_problems
 from mesh.control.translate.problems import FieldPath, annotation
 
 _NO_PORTS = ServiceSpec(ports=())
+PARENT_KINDS = ("Service", "Server", "EgressNetwork", "Gateway")
+"""Of routes; what a Gateway does is not the mesh's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +64,20 @@ def problems_of(resource: AnyResource) -> list[LintProblem]:
     match resource:
         case Service():
             found += _ports([port.port for port in resource.spec.ports], "spec", "ports")
-            found += _outbound(resource, None)
+            found += _outbound(resource.metadata, service=resource)
+            found += _policy_annotations(resource.metadata)
+        case GRPCRoute():
+            found += _outbound(None, grpc_route=resource)
+            found += _parents(resource)
+            found += _policy_annotations(resource.metadata)
+        case TrafficSplit():
+            found += _split(resource)
+        case EgressNetwork():
+            found += (LintProblem(path, message, True) for path, message in egress_problems(resource))
+            found += _outbound(resource.metadata)
             found += _policy_annotations(resource.metadata)
         case HTTPRoute():
-            found += _outbound(None, resource)
+            found += _outbound(None, http_route=resource)
             found += _parents(resource)
             found += (LintProblem(path, message, True) for path, message in inbound_route_problems(resource))
             found += _policy_annotations(resource.metadata)
@@ -100,27 +125,62 @@ def _profile(profile: ServiceProfile) -> list[LintProblem]:
     return found
 
 
-def _parents(route: HTTPRoute) -> Iterator[LintProblem]:
+def _split(split: TrafficSplit) -> Iterator[LintProblem]:
+    found: list[LintProblem] = []
+    profile_message(
+        "x.y.svc.cluster.local:80",
+        None,
+        1,
+        0.0,
+        traffic_split=split,
+        complain_split=lambda path, message: found.append(LintProblem(path, message, True)),
+    )
+    yield from found
+    for index, backend in enumerate(split.spec.backends):
+        if not is_label(backend.service):
+            message = f"{backend.service!r} is not the name of a Service"
+            yield LintProblem(("spec", "backends", index, "service"), message, True)
+    if not is_label(split.spec.service):
+        yield LintProblem(("spec", "service"), f"{split.spec.service!r} is not the name of a Service", True)
+
+
+def _parents(route: HTTPRoute | GRPCRoute) -> Iterator[LintProblem]:
     for index, parent in enumerate(route.spec.parent_refs):
         path: FieldPath = ("spec", "parentRefs", index)
-        if parent.kind == "Service" and parent.namespace not in (None, route.metadata.namespace):
-            message = "a route in another namespace than its Service (a consumer route) is not supported"
-            yield LintProblem((*path, "namespace"), message, False)
-        elif parent.kind == "Service" and parent.group not in ("core", ""):
+        if parent.kind == "Service" and parent.group not in ("core", ""):
             yield LintProblem((*path, "group"), f"a Service's group is core, not {parent.group!r}", False)
+        elif parent.kind == "EgressNetwork" and parent.group != EGRESS_GROUP:
+            yield LintProblem((*path, "group"), f"an EgressNetwork's group is {EGRESS_GROUP}", False)
+        elif parent.kind not in PARENT_KINDS:
+            near = suggestion(parent.kind, PARENT_KINDS)
+            yield LintProblem((*path, "kind"), f"the mesh knows no parent of kind {parent.kind!r}{near}", False)
+        if parent.port is not None and not 1 <= parent.port <= 65_535:
+            yield LintProblem((*path, "port"), f"{parent.port} is not a port (1..65535)", True)
 
 
-def _outbound(service: Service | None, route: HTTPRoute | None) -> list[LintProblem]:
+def _outbound(
+    metadata: Metadata | None,
+    *,
+    service: Service | None = None,
+    http_route: HTTPRoute | None = None,
+    grpc_route: GRPCRoute | None = None,
+) -> list[LintProblem]:
+    """Problems of a parent (`metadata`, and the Service where it is one) or of a route."""
     found: list[LintProblem] = []
 
     def complain(path: FieldPath, message: str) -> None:
         found.append(LintProblem(path, message, fatal=path[0] == "spec"))
 
-    subject = service
-    if subject is None and route is not None:
-        subject = Service(metadata=Metadata(name=route.metadata.name), spec=_NO_PORTS)
-    routes = [route] if route is not None else []
-    outbound_policy_message("", subject, routes, 1, 0.0, complain, lambda _, path, message: complain(path, message))
+    outbound_policy_message(
+        ":0",
+        service or Service(metadata=metadata or Metadata(name="parent"), spec=_NO_PORTS),
+        [http_route] if http_route is not None else [],
+        1,
+        0.0,
+        complain,
+        lambda _, path, message: complain(path, message),
+        grpc_routes=[grpc_route] if grpc_route is not None else [],
+    )
     return found
 
 
@@ -137,6 +197,10 @@ def _policy_annotations(metadata: Metadata) -> Iterator[LintProblem]:
     for name in metadata.annotations:
         if name.startswith(POLICY_PREFIXES) and name not in KNOWN:
             yield LintProblem(annotation(name), "no such annotation" + suggestion(name, KNOWN), False)
-    if metadata.annotations.get(RETRY_LIMIT) == "0" and RETRY_HTTP in metadata.annotations:
-        message = f"Linkerd reads a limit of 0 as 1; to switch retries off, take {RETRY_HTTP} out"
+    retried = next((name for name in (RETRY_HTTP, RETRY_GRPC) if name in metadata.annotations), None)
+    if metadata.annotations.get(RETRY_LIMIT) == "0" and retried is not None:
+        message = f"Linkerd reads a limit of 0 as 1; to switch retries off, take {retried} out"
         yield LintProblem(annotation(RETRY_LIMIT), message, False)
+    if metadata.annotations.get(ACCRUAL) != "unified":
+        for name in sorted(ONLY_UNIFIED & metadata.annotations.keys()):
+            yield LintProblem(annotation(name), f"says nothing without {ACCRUAL}: unified", False)

@@ -33,14 +33,12 @@ INBOUND_KINDS = (
     "NetworkAuthentication",
     "HTTPLocalRateLimitPolicy",
 )
-KINDS = ("Namespace", "Service", "EndpointSlice", "Pod", "ServiceProfile", "HTTPRoute", *INBOUND_KINDS)
+OUTBOUND_KINDS = ("ServiceProfile", "HTTPRoute", "GRPCRoute", "TrafficSplit", "EgressNetwork")
+KINDS = ("Namespace", "Service", "EndpointSlice", "Pod", *OUTBOUND_KINDS, *INBOUND_KINDS)
 UNSUPPORTED_MESH_KINDS = frozenset(
     {
-        "EgressNetwork",
-        "GRPCRoute",
         "TCPRoute",
         "TLSRoute",
-        "TrafficSplit",
         "ExternalWorkload",
         "Link",
     }

@@ -94,12 +94,6 @@ def test_a_mistake_is_told_with_file_line_and_field(tmp_path: Path, good: str, b
     assert any(expected in problem for problem in problems), problems
 
 
-def test_a_route_for_another_namespaces_service_is_told(tmp_path: Path) -> None:
-    head = "kind: HTTPRoute\nmetadata: {name: r, namespace: web}\n"
-    route = head + "spec:\n  parentRefs:\n  - {name: cart, namespace: shop}\n"
-    assert "mesh.yaml:5: spec.parentRefs[0].namespace: a route in another namespace" in _problems(tmp_path, route)[0]
-
-
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     assert len(_problems(tmp_path, GOOD.replace("8080", "0").replace("10s", "0s"))) == 2
 

@@ -205,7 +205,7 @@ def test_routes_apply_to_the_service_and_port_they_name(registry: Registry) -> N
     registry.write("routes.yaml", "---\n".join(routes))
     registry.discovery.poll()
     (policy,) = registry.watch(f"/v1/outbound/{AUTHORITY}").take()
-    assert [r.name for r in policy.routes] == ["any-port", "this-port", "http"]
+    assert [r.name for r in policy.routes] == ["any-port", "this-port"]
 
 
 def test_a_bad_file_keeps_its_last_good_state_and_is_told_once(registry: Registry) -> None:
