@@ -123,8 +123,6 @@ class _Reader:
         digits, semicolon, extension = line.partition(b";")
         if end < 0 and not semicolon and digits[-1:] == b"\r":
             digits = digits[:-1]
-            if not digits:
-                raise MessageError(Refused.CHUNK_SIZE, "a chunk without a size")
         if digits.translate(None, _HEXADECIMAL) or len(digits) > _MAX_SIZE_DIGITS or not digits:
             raise MessageError(Refused.CHUNK_SIZE, "a chunk's size that is none")
         if semicolon:
@@ -172,13 +170,15 @@ class _Reader:
         if (end if end >= 0 else len(data)) - position > MAX_TRAILER_BYTES:
             raise MessageError(Refused.HEAD_TOO_LARGE, f"trailers of more than {MAX_TRAILER_BYTES} bytes")
         if end < 0:
-            if len(data) - position > 2 and data[position + 2 : position + 3] in b" \t\n":
-                raise MessageError(Refused.CHUNK_END, "no line where the last chunk ends")
+            if _has_bare_line_feed(data[position:]):
+                raise _bare_line_break()
             self._rest = data[position:]
             return len(data)
         trailers = None
         if end > position:
             lines = data[position + 2 : end].split(b"\r\n")
+            if any(b"\n" in line for line in lines):
+                raise _bare_line_break()
             if len(lines) > MAX_FIELDS:
                 raise MessageError(Refused.TOO_MANY_HEADERS, f"more than {MAX_FIELDS} trailers")
             trailers = trailers_of(lines, self._strip)
@@ -207,24 +207,37 @@ class _Reader:
             lines = data[position:end].split(b"\r\n")
             if len(lines) <= MAX_FIELDS + 1:
                 return lines, end + 4
-            check_start(lines[0])
+            _refuse_early(data[position:end], check_start)
             raise MessageError(Refused.TOO_MANY_HEADERS, f"a head of more than {MAX_FIELDS} fields")
-        # Slow or hostile. What can be refused is refused before the rest is here.
-        if data[position : position + 1].translate(None, TOKEN):
-            raise MessageError(Refused.METHOD, "a message that begins with no token")
-        line_end = data.find(b"\r\n", position, position + MAX_START_LINE + 2)
-        if line_end >= 0:
-            check_start(data[position:line_end])
-        else:
-            start = data[position : position + MAX_START_LINE + 2]
-            if b"\n" in start:
-                raise MessageError(Refused.BARE_LINE_BREAK, "a carriage return or line feed by itself")
-            if len(start) > MAX_START_LINE + 1:
-                check_start(start)
+        _refuse_early(data[position:], check_start)
         if len(data) - position > MAX_HEAD_BYTES + 3:
             raise MessageError(Refused.HEAD_TOO_LARGE, f"a head of more than {MAX_HEAD_BYTES} bytes")
         self._rest = data[position:]
         return [], -1
+
+
+def _refuse_early(head: bytes, check_start: Callable[[bytes], object]) -> None:
+    """Refuses what the beginning of a head already tells: who is slow or hostile is not waited for.
+
+    A complete head that is refused is refused by these rules first, too, so that the cause does not depend on the cut.
+    """
+    if head[:1].translate(None, TOKEN):
+        raise MessageError(Refused.METHOD, "a message that begins with no token")
+    line = head[: MAX_START_LINE + 2].partition(b"\r\n")[0]
+    if b"\n" in line:
+        raise _bare_line_break()
+    if len(line) < len(head) and (len(line) > MAX_START_LINE or head.startswith(b"\r\n", len(line))):
+        check_start(line)
+    if _has_bare_line_feed(head[: MAX_HEAD_BYTES + 4]):
+        raise _bare_line_break()
+
+
+def _has_bare_line_feed(data: bytes) -> bool:
+    return data.count(b"\n") != data.count(b"\r\n")
+
+
+def _bare_line_break() -> MessageError:
+    return MessageError(Refused.BARE_LINE_BREAK, "a carriage return or line feed by itself")
 
 
 _STEPS: tuple[Callable[[_Reader, bytes, int], int], ...] = (
@@ -297,7 +310,11 @@ class RequestReader(_Reader):
         if end < 0:
             return len(data)
         self._empty_lines = 0
-        head = request_of(lines, self._strip)
+        try:
+            head = request_of(lines, self._strip)
+        except MessageError:
+            _refuse_early(data[position : end - 4], request_line)
+            raise
         self._keep_alive = head.keep_alive
         self._tunnel = head.upgrade != b"" or head.method == "CONNECT"
         if head.chunked:
@@ -389,7 +406,11 @@ class ResponseReader(_Reader):
         lines, end = self._lines(data, position, status_line)
         if end < 0:
             return len(data)
-        head, http_1_0 = response_of(lines)
+        try:
+            head, http_1_0 = response_of(lines)
+        except MessageError:
+            _refuse_early(data[position : end - 4], status_line)
+            raise
         status = head.status
         if status < 200 and status != 101:
             self._interim += 1
