@@ -1,5 +1,12 @@
 """The sockets behind a `mesh.behavior.Backend`: connects, sends, and keeps its one timer armed.
 
+    endpoint            connection
+    meshed              HTTP/2 over TLS, shared (whatever the app speaks)
+    un-meshed, HTTP/2   HTTP/2 with prior knowledge, shared
+    un-meshed, HTTP/1   HTTP/1, one request at a time
+    meshed, upgrade     HTTP/1 over TLS, opened for the one request and outside the machine's pool: a shared connection
+                        cannot become a pipe
+
 The machine must not be called while it calls us, so connecting and refusing happen in the next turn of the loop. The
 timer is exact while requests wait; while the machine only holds idle connections it is looked at every
 `COARSE_SECONDS` at most, because computing the next deadline for each request would cost as much as balancing it.
@@ -11,27 +18,29 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
-from mesh.behavior.backend import Backend, EndpointState
+from mesh.behavior.backend import UNLIMITED, Backend, EndpointState
 from mesh.behavior.outcome import Cause
-from mesh.proxy.client import ClientConnection
+from mesh.proxy.client import Connection, http1, http2
 from mesh.proxy.config import parse_address
 from mesh.proxy.request import Request
-from mesh.proxy.telemetry import DirectionTelemetry, EndpointSeries
-from mesh.proxy.wire.tls import TlsShim, Upper, failure_reason
+from mesh.proxy.telemetry import BalancerSeries, DirectionTelemetry, EndpointSeries
+from mesh.proxy.wire.message import ResponseHead
+from mesh.proxy.wire.tls import Contexts, TlsShim, Upper, failure_reason
 
 COARSE_SECONDS = 0.5
 
-Endpoint = EndpointState[Request, ClientConnection]
+Endpoint = EndpointState[Request, Connection]
+AnyConnection = http1.ClientConnection | http2.ClientConnection
 
 
 class Credentials(Protocol):
-    """Where the current client context comes from; None while identity is disabled."""
+    """Where the current contexts come from; None while identity is disabled."""
 
-    client_context: ssl.SSLContext | None
+    contexts: Contexts | None
 
 
 class BackendDriver:
@@ -47,7 +56,7 @@ class BackendDriver:
         bind_ip: str | None,
         series: Callable[[Endpoint], EndpointSeries],
     ) -> None:
-        self._loop = loop
+        self.loop = loop
         self._telemetry = telemetry
         self._credentials = credentials
         self._connect_timeout = connect_timeout
@@ -57,75 +66,107 @@ class BackendDriver:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        self.backend: Backend[Request, ClientConnection] = None  # type: ignore[assignment]  # set by `attach`
+        self._private: dict[Request, tuple[Endpoint, Connection]] = {}
+        """Upgrades whose own connection is being opened, and the shared one on whose account they go."""
+        self.backend: Backend[Request, Connection] = None  # type: ignore[assignment]  # set by `attach`
+        self.balancer: BalancerSeries | None = None
         self.resent_total = telemetry.resent
 
-    def attach(self, backend: Backend[Request, ClientConnection]) -> None:
+    def attach(self, backend: Backend[Request, Connection]) -> None:
         self.backend = backend
 
     # ---- the machine asks
 
     def connect(self, endpoint: Endpoint) -> None:
-        task = self._loop.create_task(self._connect(endpoint))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._start(self._connect(endpoint))
 
-    def send(self, ticket: Request, endpoint: Endpoint, connection: ClientConnection) -> None:
-        ticket.transmit(connection)
+    def send(self, ticket: Request, endpoint: Endpoint, connection: Connection) -> None:
+        if endpoint.multiplexed and ticket.head.tunnel:
+            self._private[ticket] = (endpoint, connection)
+            self._start(self._connect_privately(endpoint, connection, ticket))
+        else:
+            ticket.transmit(connection)
+            if self.balancer is not None:
+                self.balancer.left(ticket.sent_at - ticket.dispatched_at)
 
     def refuse(self, ticket: Request, cause: Cause) -> None:
-        self._loop.call_soon(self._refuse, ticket, ticket.attempt, cause)
+        self.loop.call_soon(self._refuse, ticket, ticket.attempts, cause)
 
     def _refuse(self, ticket: Request, attempt: int, cause: Cause) -> None:
         # Its client may have left in the meantime, or its deadline passed and another try begun.
-        if ticket.target is not None and ticket.attempt == attempt:
+        if ticket.target is not None and ticket.attempts == attempt:
             ticket.refused(cause)
 
-    def close(self, connection: ClientConnection) -> None:
+    def close(self, connection: Connection) -> None:
         connection.close()
 
     # ---- requests and connections report
 
     def dispatch(self, request: Request) -> None:
-        self.backend.dispatch(monotonic(), request)
+        now = request.dispatched_at = monotonic()
+        if self.balancer is not None:
+            self.balancer.queued()
+        self.backend.dispatch(now, request)
         if self._timer is None or self.backend.queue:
             self.arm()
 
     def withdraw(self, request: Request) -> None:
-        self.backend.withdraw(request)
+        private = self._private.pop(request, None)
+        if private is None:
+            self.backend.withdraw(request)
+        else:
+            self.backend.finished(monotonic(), *private, 0.0, None)
         self.arm()
 
-    def finished(self, connection: ClientConnection, reusable: bool, rtt: float | None, failed: bool) -> None:
+    def finished(
+        self, endpoint: Endpoint, connection: Connection | None, rtt: float, failed: bool | None, head: ResponseHead | None
+    ) -> None:
+        """As `Backend.finished`. `head`: of a response that is retried (the penalty for a busy server reads it)."""
         backend = self.backend
-        backend.finished(monotonic(), connection.endpoint, connection if reusable else None, rtt, failed)
+        backend.finished(monotonic(), endpoint, connection, rtt, failed)
         if self._timer is None or backend.queue:
             self.arm()
 
-    def returned_unsent(self, connection: ClientConnection, request: Request) -> None:
+    def drained(self, connection: http1.ClientConnection, reusable: bool) -> None:
+        """What nobody wanted of a response has been read."""
+        if reusable:
+            self.backend.regained(monotonic(), connection.endpoint, connection)
+            self.arm()
+
+    def returned_unsent(self, endpoint: Endpoint, request: Request, connection: Connection | None) -> None:
         self.resent_total.value += 1
-        self.backend.returned_unsent(monotonic(), connection.endpoint, request)
+        self.backend.returned_unsent(monotonic(), endpoint, request, connection)
         self.arm()
 
-    def established(self, connection: ClientConnection) -> None:
-        if connection.deadline is not None:
-            connection.deadline.cancel()
-            connection.deadline = None
-        self.backend.connected(monotonic(), connection.endpoint, connection)
+    def established(self, connection: AnyConnection, capacity: int = UNLIMITED) -> None:
+        self._stop_deadline(connection)
+        if connection.private is not None:
+            if self._private.pop(connection.private, None) is None:
+                connection.abort()  # its client left meanwhile, or its deadline passed
+            else:
+                connection.private.transmit(connection)
+            return
+        self.backend.connected(monotonic(), connection.endpoint, connection, capacity)
         self.arm()
 
-    def not_established(self, connection: ClientConnection, error: Exception | None) -> None:
-        """The server looked at our certificate and closed."""
-        if connection.deadline is not None:
-            connection.deadline.cancel()
-            connection.deadline = None
-        self.handshake_failed(connection.endpoint, error)
+    def not_established(self, connection: AnyConnection, error: BaseException | None) -> None:
+        """The server looked at our certificate and closed, or closed before it said anything."""
+        self._stop_deadline(connection)
+        if connection.endpoint.spec.identity is None:
+            self._connect_failed(connection, Cause.CONNECT, handshake=False)
+        else:
+            self.handshake_failed(connection, error)
 
     def rejected(self, error: Exception | None) -> None:
         """The same, from a peer that does not announce its verdict: noticed by the first request."""
         self._telemetry.handshake_failed(failure_reason(error))
 
-    def lost(self, connection: ClientConnection) -> None:
-        self.backend.lost(connection.endpoint, connection)
+    def resized(self, connection: Connection, capacity: int) -> None:
+        self.backend.resized(monotonic(), connection.endpoint, connection, capacity)
+        self.arm()
+
+    def lost(self, connection: Connection) -> None:
+        self.backend.lost(monotonic(), connection.endpoint, connection)
 
     def shut_down(self) -> None:
         if self.backend is not None:
@@ -138,49 +179,92 @@ class BackendDriver:
 
     # ---- connecting
 
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _connect(self, endpoint: Endpoint) -> None:
+        meshed = endpoint.spec.identity is not None and self._credentials.contexts is not None
+        series, tcp = self._series_of(endpoint), self._telemetry.tcp_to(endpoint.spec.identity)
+        connection: AnyConnection
+        if endpoint.multiplexed:
+            connection = http2.ClientConnection(self, endpoint, series, tcp)
+            context = self._credentials.contexts.http2 if self._credentials.contexts is not None else None
+        else:
+            connection = http1.ClientConnection(self, endpoint, series, tcp)
+            context = self._credentials.contexts.http1 if self._credentials.contexts is not None else None
+        await self._open(connection, context if meshed else None)
+
+    async def _connect_privately(self, endpoint: Endpoint, shared: Connection, ticket: Request) -> None:
+        series, tcp = self._series_of(endpoint), self._telemetry.tcp_to(endpoint.spec.identity)
+        connection = http1.ClientConnection(self, endpoint, series, tcp, private=ticket, account=shared)
+        contexts = self._credentials.contexts
+        meshed = endpoint.spec.identity is not None and contexts is not None
+        await self._open(connection, contexts.http1 if meshed and contexts is not None else None)
+
+    async def _open(self, connection: AnyConnection, context: ssl.SSLContext | None) -> None:
+        endpoint = connection.endpoint
         address = parse_address(endpoint.spec.address, "endpoint")
+        deadline = self._connect_timeout
+        connection.deadline = timer = self.loop.call_later(deadline, self._late, connection)
+        protocol: asyncio.Protocol = connection
+        if context is not None:
+            protocol = TlsShim(
+                context, _Handshake(self, connection), server_side=False, server_hostname=endpoint.spec.identity
+            )
+        try:
+            async with asyncio.timeout(deadline):
+                await self.loop.create_connection(lambda: protocol, address.host, address.port, local_addr=self._local)
+        except TimeoutError:
+            timer.cancel()
+            self._connect_failed(connection, Cause.CONNECT_TIMEOUT, handshake=False)
+        except OSError:
+            timer.cancel()
+            self._connect_failed(connection, Cause.CONNECT, handshake=False)
+
+    def _late(self, connection: AnyConnection) -> None:
+        """TCP is up and the other end does not say that it accepts us (or TCP is late, which has its own limit)."""
+        connection.deadline = None
+        transport = connection.transport
+        if transport is not None:
+            connection.gone = True
+            connection.abort()
+            self.handshake_failed(connection, TimeoutError())
+
+    def _series_of(self, endpoint: Endpoint) -> EndpointSeries:
         key = f"{endpoint.spec.address} {endpoint.spec.identity}"
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = self._make_series(endpoint)
-        connection = ClientConnection(self, endpoint, series, self._telemetry.tcp_to(endpoint.spec.identity))
-        context = self._credentials.client_context
-        if endpoint.spec.identity is None or context is None:
-            await self._open(endpoint, lambda: connection, address.host, address.port)
-            return
-        attempt = _Handshake(self, endpoint, connection)
-        shim = TlsShim(context, attempt, server_side=False, server_hostname=endpoint.spec.identity)
-        connection.deadline = deadline = self._loop.call_later(self._connect_timeout, attempt.time_out, shim)
-        if not await self._open(endpoint, lambda: shim, address.host, address.port):
-            deadline.cancel()
+        return series
 
-    async def _open(self, endpoint: Endpoint, factory: Callable[[], asyncio.Protocol], host: str, port: int) -> bool:
-        try:
-            async with asyncio.timeout(self._connect_timeout):
-                await self._loop.create_connection(factory, host, port, local_addr=self._local)
-        except TimeoutError:
-            self._connect_failed(endpoint, Cause.CONNECT_TIMEOUT)
-        except OSError:
-            self._connect_failed(endpoint, Cause.CONNECT)
-        else:
-            return True
-        return False
-
-    def _connect_failed(self, endpoint: Endpoint, cause: Cause) -> None:
+    def _connect_failed(self, connection: AnyConnection, cause: Cause, *, handshake: bool) -> None:
         self._telemetry.connect_failed(cause)
-        self.backend.connect_failed(monotonic(), endpoint, cause, handshake=False)
-        self.arm()
+        self._report_failure(connection, cause, handshake)
 
-    def handshake_failed(self, endpoint: Endpoint, error: BaseException | None) -> None:
+    def handshake_failed(self, connection: AnyConnection, error: BaseException | None) -> None:
+        self._stop_deadline(connection)
         reason = failure_reason(error)
         self._telemetry.handshake_failed(reason)
-        cause = Cause.CONNECT_TIMEOUT if reason == "timeout" else Cause.CONNECT
-        self.backend.connect_failed(monotonic(), endpoint, cause, handshake=True)
+        self._report_failure(connection, Cause.CONNECT_TIMEOUT if reason == "timeout" else Cause.CONNECT, True)
+
+    def _report_failure(self, connection: AnyConnection, cause: Cause, handshake: bool) -> None:
+        private = connection.private
+        if private is None:
+            self.backend.connect_failed(monotonic(), connection.endpoint, cause, handshake=handshake)
+        elif (account := self._private.pop(private, None)) is not None:
+            self.backend.finished(monotonic(), *account, 0.0, True)
+            private.refused(cause)
         self.arm()
 
     def handshake_done(self) -> None:
         self._telemetry.handshakes.value += 1
+
+    def _stop_deadline(self, connection: AnyConnection) -> None:
+        if connection.deadline is not None:
+            connection.deadline.cancel()
+            connection.deadline = None
 
     # ---- the timer
 
@@ -199,7 +283,7 @@ class BackendDriver:
                 return
             self._timer.cancel()
         self._timer_at = due
-        self._timer = self._loop.call_later(max(0.0, due - monotonic()), self._fire)
+        self._timer = self.loop.call_later(max(0.0, due - monotonic()), self._fire)
 
     def _fire(self) -> None:
         self._timer = None
@@ -210,19 +294,9 @@ class BackendDriver:
 class _Handshake:
     """Listens to one client handshake."""
 
-    def __init__(self, driver: BackendDriver, endpoint: Endpoint, connection: ClientConnection) -> None:
+    def __init__(self, driver: BackendDriver, connection: AnyConnection) -> None:
         self._driver = driver
-        self._endpoint = endpoint
         self._connection = connection
-
-    def time_out(self, shim: TlsShim) -> None:
-        self._connection.deadline = None
-        if shim.transport is not None:  # else the TCP connection is what takes so long, and has its own limit
-            if self._connection.transport is not None:
-                self._connection.abort()
-            else:
-                shim.abort()
-            self._driver.handshake_failed(self._endpoint, TimeoutError())
 
     def handshake_done(self, shim: TlsShim) -> Upper:
         self._driver.handshake_done()
@@ -230,6 +304,4 @@ class _Handshake:
 
     def handshake_failed(self, shim: TlsShim, error: BaseException | None) -> None:
         if self._connection.deadline is not None:
-            self._connection.deadline.cancel()
-            self._connection.deadline = None
-            self._driver.handshake_failed(self._endpoint, error)
+            self._driver.handshake_failed(self._connection, error)

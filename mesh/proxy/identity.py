@@ -28,7 +28,7 @@ from mesh.behavior.renewal import next_attempt_delay
 from mesh.proxy.config import Identity
 from mesh.proxy.control import ControlClient, ControlError
 from mesh.proxy.metrics import Registry
-from mesh.proxy.wire.tls import anchored_context, make_contexts
+from mesh.proxy.wire.tls import Contexts, anchored_context, make_contexts
 
 CERTIFY_TIMEOUT_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 0.5
@@ -45,8 +45,7 @@ class IdentityClient:
         self._config = config
         self._server_only = anchored_context(config.trust_anchors)
         self._control = ControlClient(config.service, lambda: self._server_only, registry, rng, bind_ip)
-        self.client_context: ssl.SSLContext | None = None
-        self.server_context: ssl.SSLContext | None = None
+        self.contexts: Contexts | None = None
         self.ready = asyncio.Event()
         self._expires_at: float | None = None
         self._renewed: list[Callable[[], None]] = []
@@ -90,9 +89,9 @@ class IdentityClient:
 
     def _install(self, response: CertifyResponse, key: str) -> None:
         chain = "\n".join((response.leaf.strip(), *(part.strip() for part in response.intermediates)))
-        client, server = make_contexts(self._config.trust_anchors, chain, key)
-        _verify_own(client, server, self._config.local_name)
-        self.client_context, self.server_context = client, server
+        contexts = make_contexts(self._config.trust_anchors, chain, key)
+        _verify_own(contexts, self._config.local_name)
+        self.contexts = contexts
         self._expires_at = response.valid_until
         self._expiration.value = response.valid_until
         self._refreshed.value = time.time()
@@ -103,7 +102,7 @@ class IdentityClient:
             callback()
 
 
-def _verify_own(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> None:
+def _verify_own(contexts: Contexts, name: str) -> None:
     """Shakes hands with ourselves in memory: OpenSSL says whether peers will accept this certificate.
 
     Raises:
@@ -111,8 +110,8 @@ def _verify_own(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> No
     """
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [
-        client.wrap_bio(down, up, server_side=False, server_hostname=name),
-        server.wrap_bio(up, down, server_side=True),
+        contexts.control.wrap_bio(down, up, server_side=False, server_hostname=name),
+        contexts.server.wrap_bio(up, down, server_side=True),
     ]
     for _ in range(3):
         for end in ends:

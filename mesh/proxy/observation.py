@@ -1,4 +1,4 @@
-"""Everything that watches the proxy, put together: what `Proxy` starts, renews and stops as one.
+"""Everything that watches the proxy, put together: what `Proxy` starts and stops as one.
 
 always      the flight recorder
 by config   tracing, the access log (inbound requests, as in Linkerd), the tap listener
@@ -78,19 +78,18 @@ class Observation:
         if config.tap_name:
             self._tap = TapServer(Tap(owners, registry, rng), config.tap_name, server)
 
-    async def start(self) -> None:
-        """Starts what runs by itself. The first certificate must be there."""
+    def start(self) -> None:
+        """Starts what runs by itself.
+
+        Raises:
+            OSError: the tap port is taken.
+        """
         if self._exporter is not None:
             self._task = asyncio.get_running_loop().create_task(self._exporter.run())
         if self._tap is not None and self._config.identity is not None:
-            await self._tap.start(self._config.tap_listen.host, self._config.tap_listen.port)
+            self._tap.start(self._config.tap_listen.host, self._config.tap_listen.port)
         elif self._tap is not None:
             log.warning("tap is off: it needs an identity")
-
-    def renewed(self) -> None:
-        """There is a new certificate (`IdentityClient.on_renewal`)."""
-        if self._tap is not None:
-            self._tap.renewed()
 
     async def stop(self) -> None:
         if self._tap is not None:

@@ -15,9 +15,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 from time import monotonic
 
-from mesh.behavior.backend import Backend
 from mesh.proxy.admin import Admin
-from mesh.proxy.client import ClientConnection
 from mesh.proxy.config import Address, Config, ControlService
 from mesh.proxy.control import ControlClient
 from mesh.proxy.identity import IdentityClient
@@ -25,8 +23,8 @@ from mesh.proxy.inbound.service import InboundService
 from mesh.proxy.metrics import Registry, Sample
 from mesh.proxy.outbound.discovery import Discovery
 from mesh.proxy.outbound.service import OutboundService
-from mesh.proxy.request import Request
 from mesh.proxy.telemetry import DirectionTelemetry, OutboundTelemetry, ProcessTelemetry
+from mesh.proxy.wire.tls import Contexts
 
 VERSION = "0.1.0"
 LAG_PROBE_SECONDS = 0.1
@@ -38,8 +36,7 @@ log = logging.getLogger("proxy")
 class _NoIdentity:
     """Identity is disabled: plaintext both ways."""
 
-    client_context: ssl.SSLContext | None = None
-    server_context: ssl.SSLContext | None = None
+    contexts: Contexts | None = None
 
 
 class Proxy:
@@ -57,8 +54,12 @@ class Proxy:
             IdentityClient(config.identity, self.registry, rng, config.bind_ip) if config.identity is not None else None
         )
         credentials = self.identity if self.identity is not None else _NoIdentity()
-        self._policy = self._control(config.policy, rng, lambda: credentials.client_context)
-        destination = self._control(config.destination, rng, lambda: credentials.client_context)
+
+        def context() -> ssl.SSLContext | None:
+            return credentials.contexts.control if credentials.contexts is not None else None
+
+        self._policy = self._control(config.policy, rng, context)
+        destination = self._control(config.destination, rng, context)
         self.discovery = Discovery(config, loop, rng, outbound_telemetry, credentials, destination, self._policy)
         self.outbound = OutboundService(loop, rng, outbound_telemetry, self.discovery, config.max_in_flight)
         self.inbound = InboundService(config, loop, rng, inbound_telemetry, credentials)
@@ -69,7 +70,7 @@ class Proxy:
         self._servers: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._telemetry = (outbound_telemetry, inbound_telemetry)
-        self._collect_gauges()
+        self.registry.collect("tcp_open_connections", "gauge", "Connections now open.", self._open_connections)
 
     async def start(self) -> None:
         """Listens on the admin port, gets a certificate, then opens the doors."""
@@ -113,7 +114,7 @@ class Proxy:
             server.close()
         self.discovery.stop()
         if self.inbound.pool is not None:
-            self.inbound.pool.driver.shut_down()
+            self.inbound.pool.shut_down()
         for service in (self.outbound, self.inbound):
             for connection in list(service.connections):
                 connection.abort()
@@ -141,51 +142,6 @@ class Proxy:
             due = monotonic() + LAG_PROBE_SECONDS
             await asyncio.sleep(LAG_PROBE_SECONDS)
             gauge.value = max(gauge.value * 0.98, monotonic() - due)
-
-    def _collect_gauges(self) -> None:
-        registry = self.registry
-
-        def backends(read: Callable[[Backend[Request, ClientConnection]], float]) -> list[Sample]:
-            return [
-                ({"parent_name": e.service or a, "parent_namespace": e.namespace}, read(e.destination.backend))
-                for a, e in self.discovery.cache
-                if e.destination.backend is not None
-            ]
-
-        def endpoints() -> list[Sample]:
-            now = monotonic()
-            samples: list[Sample] = []
-            for authority, entry in self.discovery.cache:
-                backend = entry.destination.backend
-                if backend is None:
-                    continue
-                ready = sum(state.ready(now) for state in backend.endpoints.values())
-                for name, count in (("ready", ready), ("pending", len(backend.endpoints) - ready)):
-                    labels = {"parent_name": entry.service or authority, "parent_namespace": entry.namespace}
-                    samples.append(({**labels, "endpoint_state": name}, float(count)))
-            return samples
-
-        prefix = "outbound_http_balancer"
-        registry.collect(f"{prefix}_endpoints", "gauge", "Endpoints by readiness.", endpoints)
-        registry.collect(
-            f"{prefix}_queue_length",
-            "gauge",
-            "Requests that wait for an endpoint.",
-            lambda: backends(lambda b: float(len(b.queue))),
-        )
-        registry.collect(
-            f"{prefix}_queue_gate_shut_total",
-            "counter",
-            "How often fail-fast shut the gate.",
-            lambda: backends(lambda b: float(b.gate_shuts_total)),
-        )
-        registry.collect(
-            f"{prefix}_queue_gate_open_total",
-            "counter",
-            "How often the gate opened again.",
-            lambda: backends(lambda b: float(b.gate_shuts_total - b.gate_shut)),
-        )
-        registry.collect("tcp_open_connections", "gauge", "Connections now open.", self._open_connections)
 
     def _open_connections(self) -> list[Sample]:
         return [(s, count) for telemetry in self._telemetry for s, count in telemetry.open_connections()]

@@ -4,12 +4,14 @@
                                                     ▲                        │
                                                     └── retry, per Exchange ─┘
 
-What to do next is decided by `mesh.behavior` (the twin runs the same); this class carries bytes and runs the timers. No
-task, no future: everything happens in the callbacks of the two connections. It is one file because it is one life: each
-method is a moment of it, and all of them change the same few fields.
+What to do next is decided by `mesh.behavior` (the twin runs the same); this class carries bytes and runs the timers,
+between a `Client` and an `Upstream` of any protocol. No task, no future: everything happens in the callbacks of the two
+connections. It is one file because it is one life: each method is a moment of it, and all of them change the same few
+fields.
 
 A request body is kept for replay up to 64 KiB, as Linkerd does, and streamed at the same time. A longer one, or one
-that has not fully arrived when the response does, rules out a retry.
+that has not fully arrived when the response does, rules out a retry. A gRPC response whose verdict stands in trailers
+right behind its head is held back until they are read, so that it can still be retried.
 """
 
 from __future__ import annotations
@@ -23,14 +25,18 @@ from typing import TYPE_CHECKING, Protocol
 from mesh.behavior.exchange import Exchange, Step
 from mesh.behavior.outcome import Cause
 from mesh.behavior.routes import Route
-from mesh.proxy.wire.errors import ANSWERS, AnyCause, Refused, answer_bytes
-from mesh.proxy.wire.http1 import LAST_CHUNK, RequestHead, ResponseHead, chunk, request_bytes, response_bytes
+from mesh.proxy.wire.errors import ANSWERS, AnyCause, Refused
+from mesh.proxy.wire.message import Headers, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
-    from mesh.proxy.client import ClientConnection
+    from mesh.behavior.backend import EndpointState
+    from mesh.proxy.client import Connection, Upstream
     from mesh.proxy.driver import BackendDriver
-    from mesh.proxy.server import ServerConnection
-    from mesh.proxy.telemetry import EndpointSeries
+    from mesh.proxy.observe import Observer
+    from mesh.proxy.outbound.mirror import Mirror
+    from mesh.proxy.server import Client
+    from mesh.proxy.session import Session
+    from mesh.proxy.series import BackendSeries, EndpointSeries
 
 REPLAY_LIMIT_BYTES = 64 * 1024
 BODY_BUFFER_BYTES = 64 * 1024
@@ -38,17 +44,20 @@ BODY_BUFFER_BYTES = 64 * 1024
 MAX_RESENDS = 3
 """Of one request that met connections closed under it; each costs no try, so something must bound them."""
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
+IDLE_LOOK_SECONDS = 0.1
+"""How much earlier than the idle timeout a stream may be looked at again; bounds what watching a busy one costs."""
 
 
 class Target(Protocol):
     """Where requests go: a discovered destination, or the app behind an inbound proxy."""
 
-    driver: BackendDriver
-    series: EndpointSeries | None
-    """Where tries are counted; None: with the endpoint that serves them."""
+    def dispatch(self, request: Request) -> None:
+        """Chooses a backend for the next try and dispatches to it."""
 
-    def match(self, method: str, path: bytes) -> Route: ...
-    def answered(self, request: Request, status: int, cause: AnyCause | None) -> None:
+    def withdraw(self, request: Request) -> None:
+        """Forgets a request that waits for its backend to be discovered."""
+
+    def answered(self, request: Request) -> None:
         """The client was answered (for metrics); once for each request that reached `proceed`."""
 
     def release(self) -> None:
@@ -60,6 +69,9 @@ class Owner(Protocol):
 
     loop: asyncio.AbstractEventLoop
     rng: Random
+    draining: bool
+    direction: str
+    observers: tuple[Observer, ...]
 
     def begin(self, request: Request) -> None: ...
     def ended(self, request: Request) -> None: ...
@@ -73,58 +85,110 @@ class Request:
 
     __slots__ = (
         "_body_paused",
-        "_chunked_out",
-        "_close_after",
+        "_data_at",
         "_due",
-        "_head_sent",
+        "_held_head",
         "_kept",
         "_resends",
-        "_sent_at",
+        "_rtt",
+        "_sent",
         "_series",
         "_size",
         "_timer",
+        "_trailers",
         "_unsent",
         "_unsent_bytes",
-        "_wire_head",
+        "authority",
+        "backend_series",
         "body_done",
+        "cause",
         "client",
-        "connection",
+        "dispatched_at",
+        "driver",
+        "endpoint",
         "exchange",
+        "extra",
+        "grpc_status",
         "head",
+        "is_grpc",
+        "mirrors",
         "owner",
+        "responded_at",
         "responding",
+        "returned",
+        "sent_at",
+        "series",
+        "started_at",
+        "status",
         "target",
+        "upstream",
     )
 
-    def __init__(self, owner: Owner, client: ServerConnection, head: RequestHead) -> None:
+    def __init__(self, owner: Owner, client: Client, head: RequestHead) -> None:
         self.owner = owner
         self.client = client
         self.head = head
         self.target: Target | None = None
         self.exchange: Exchange | None = None
-        self.connection: ClientConnection | None = None
+        self.driver: BackendDriver | None = None
+        self.upstream: Upstream | None = None
+        self.endpoint: EndpointState[Request, Connection] | None = None
+        """Where the last try went."""
+        self.authority = ""
+        """As discovery names it; empty until known."""
+        self.extra: Headers = []
+        """Headers that are sent on besides the client's."""
         self.body_done = False
+        self._trailers: Headers | None = None
         self._kept: list[bytes] | None = []
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
         self._size = 0
-        self._head_sent = False
+        self._sent = False
         self.responding = False
         """Whether the head of an answer is out."""
-        self._chunked_out = False
-        self._close_after = False
+        self.status = 0
+        self.grpc_status: int | None = None
+        self.cause: AnyCause | None = None
+        self.started_at = 0.0
+        self.responded_at = 0.0
+        self.returned = 0
+        self._held_head: ResponseHead | None = None
         self._body_paused = False
         self._resends = 0
         self._series: EndpointSeries | None = None
+        self.series: EndpointSeries | None = None
+        """Where tries are counted; None: with the endpoint that serves them."""
+        self.backend_series: BackendSeries | None = None
+        """Where the current try is counted for its route's backend."""
+        self.is_grpc = head.http_2 and head.is_grpc
+        self.mirrors: tuple[Mirror, ...] = ()
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
-        self._sent_at = 0.0
-        self._wire_head = b""
+        self.dispatched_at = 0.0
+        self.sent_at = 0.0
+        self._rtt: float | None = None
+        self._data_at = 0.0
+
+    # ---- for observers and metrics
 
     @property
-    def attempt(self) -> int:
-        """The number of the current try."""
+    def session(self) -> Session:
+        return self.client.session
+
+    @property
+    def attempts(self) -> int:
+        """Tries so far: the number of the current one."""
         return self.exchange.attempts if self.exchange is not None else 0
+
+    @property
+    def received(self) -> int:
+        """Bytes of the request's body so far."""
+        return self._size
+
+    @property
+    def route_name(self) -> str:
+        return self.exchange.route.name if self.exchange is not None else ""
 
     @property
     def idempotent(self) -> bool:
@@ -134,71 +198,73 @@ class Request:
 
     def begin(self) -> None:
         """It is this request's turn on its connection."""
-        self.owner.begin(self)
+        owner = self.owner
+        self.started_at = monotonic()
+        for observer in owner.observers:
+            observer.began(self)
+        owner.begin(self)
 
     def body(self, data: bytes) -> None:
         """A piece of the body arrived (sent on by the next `body_flush`)."""
+        size = len(data)
         self._unsent.append(data)
-        self._unsent_bytes += len(data)
-        self._size += len(data)
+        self._unsent_bytes += size
+        self._size += size
         if self._kept is not None:
             if self._size > REPLAY_LIMIT_BYTES:
                 self._kept = None
             else:
                 self._kept.append(data)
+        for mirror in self.mirrors:
+            mirror.body(data)
 
-    def body_end(self) -> None:
+    def body_end(self, trailers: Headers | None) -> None:
         self.body_done = True
+        self._trailers = trailers
+        for mirror in self.mirrors:
+            mirror.body_end()
 
     def body_flush(self) -> None:
         """Sends on what arrived, or asks the client to wait where it cannot go yet."""
-        connection = self.connection
-        if connection is not None and not self._body_paused:
-            if self._head_sent and (self._unsent or self.body_done):
-                data = self._take_body()
-                if data:
-                    connection.write(data)
+        upstream = self.upstream
+        if upstream is not None and not self._body_paused:
+            if self._sent and (self._unsent or self.body_done):
+                self._send_body(upstream)
         elif self._unsent_bytes > BODY_BUFFER_BYTES:
-            self.client.hold_reading(True)
+            self.client.hold_body(True)
 
     def client_gone(self) -> None:
         """Nobody waits for the answer any more."""
         self._stop_timer()
-        connection, self.connection = self.connection, None
-        target = self.target
-        if target is None:
+        if self.target is None:
             self.owner.abandoned(self)
-        elif connection is not None:
-            rtt = connection.rtt
-            connection.abort()
-            target.driver.finished(connection, False, rtt, connection.failed)
         else:
-            target.driver.withdraw(self)
+            self._give_up(None)
         self._end()
 
     def client_paused(self, paused: bool) -> None:
         """The client does not keep up: stop reading the response, or go on."""
-        if self.connection is not None:
-            if paused:
-                self.connection.transport.pause_reading()
-            else:
-                self.connection.transport.resume_reading()
+        if self.upstream is not None:
+            self.upstream.pause(paused)
 
     # ---- the way up
 
-    def proceed(self, target: Target, authority: bytes, extra: bytes = b"") -> None:
+    def proceed(self, target: Target, route: Route) -> None:
         """The target is known: the exchange begins."""
-        owner = self.owner
         self.target = target
-        head = self.head
         now = monotonic()
-        exchange = self.exchange = Exchange(target.match(head.method, head.path), now, owner.rng)
-        self._wire_head = request_bytes(head, authority, extra)
+        exchange = self.exchange = Exchange(route, now, self.owner.rng)
         self._act(exchange.begin(now))
 
     def fail(self, cause: AnyCause) -> None:
         """The proxy answers by itself."""
         self._answer(cause)
+
+    def answer(self, head: ResponseHead, target: Target | None = None) -> None:
+        """The proxy answers by itself, with a head that a route's filter made (redirect, injected failure)."""
+        self.target = target
+        self._send_head(head)
+        self._finish(None)
 
     def _act(self, step: Step) -> None:
         exchange, target = self.exchange, self.target
@@ -208,9 +274,15 @@ class Request:
             due = exchange.next_deadline()
             if due is not None:
                 self._start_timer(due, self._expire)
-            target.driver.dispatch(self)
+            elif exchange.route.idle_timeout is not None:
+                self._data_at = monotonic()
+                self._watch_idle(self._data_at)
+            self.driver = None
+            target.dispatch(self)
         elif step is Step.WAIT:
             self._start_timer(exchange.resume_at, self._resume)
+        elif self._held_head is not None:
+            self._send_held()
         else:
             assert exchange.cause is not None
             self._answer(exchange.cause)
@@ -222,46 +294,74 @@ class Request:
 
     def _expire(self) -> None:
         self._timer = None
-        exchange, target = self.exchange, self.target
+        exchange = self.exchange
         assert exchange is not None
-        assert target is not None
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            rtt = connection.rtt
-            connection.abort()
-            # A timeout is enforced at the endpoint, below the breaker, so the breaker counts it (linkerd2-proxy
-            # `outbound/src/http/endpoint.rs`).
-            target.driver.finished(connection, False, rtt, True)
-        else:
-            target.driver.withdraw(self)
+        # A timeout is enforced at the endpoint, below the breaker, so the breaker counts it (linkerd2-proxy
+        # `outbound/src/http/endpoint.rs`).
+        self._give_up(True)
         if self.responding:
             # The head is out, so all that can be said is that the rest will not come.
-            self.client.break_off()
-            self._end()
+            self._break_off(Cause.REQUEST_TIMEOUT)
             return
+        self._held_head = None
         exchange.replayable = self._replayable()
         self._act(exchange.expired(max(self._due, monotonic())))
 
+    def _idle(self) -> None:
+        """Looks whether the stream was silent for the route's idle timeout."""
+        self._timer = None
+        exchange = self.exchange
+        assert exchange is not None
+        limit = exchange.route.idle_timeout
+        assert limit is not None
+        now = monotonic()
+        if exchange.deadline is not None and now >= exchange.deadline:
+            self._expire()
+            return
+        if now < self._data_at + limit:
+            self._watch_idle(now)
+            return
+        self._give_up(True)
+        if self.responding:
+            self._break_off(Refused.IDLE_TIMEOUT)
+        else:
+            self._answer(Refused.IDLE_TIMEOUT)
+
+    def _watch_idle(self, now: float) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        limit = exchange.route.idle_timeout
+        assert limit is not None
+        due = max(self._data_at + limit, now + IDLE_LOOK_SECONDS)
+        if exchange.deadline is not None:
+            due = min(due, exchange.deadline)
+        self._start_timer(due, self._idle)
+
     # ---- from the backend, through its driver
 
-    def transmit(self, connection: ClientConnection) -> None:
+    def transmit(self, connection: Connection) -> None:
         """A connection is ours: sends the head and what there is of the body."""
-        self.connection = connection
-        self._sent_at = monotonic()
-        if self._head_sent:
+        self.sent_at = monotonic()
+        self._rtt = None
+        if self._sent:
             # Not the first time: begin the body again.
             assert self._kept is not None
             self._unsent = list(self._kept)
-        self._head_sent = True
-        data = self._wire_head
-        if self.head.chunked or self.head.content_length:
-            data += self._take_body()
+        self._sent = True
         target = self.target
         assert target is not None
-        series = self._series = target.series or connection.series
+        self.endpoint = connection.endpoint
+        series = self._series = self.series or connection.series
         series.requests.value += 1
-        connection.start(self, self.head.method, data)
-        self.client.hold_reading(False)
+        if self.backend_series is not None:
+            self.backend_series.sent()
+        upstream = self.upstream = connection.begin(self)
+        body = self._take_body() if self._unsent else b""
+        end = self.body_done and self._trailers is None
+        upstream.start(self.head, self.wire_authority, self.extra, body, end)
+        if self.body_done and not end:
+            upstream.send(b"", True, self._trailers)
+        self.client.hold_body(False)
 
     def refused(self, cause: Cause) -> None:
         """The backend will not send this try."""
@@ -273,136 +373,231 @@ class Request:
 
     # ---- from the server's connection
 
-    def response_head(self, connection: ClientConnection, head: ResponseHead) -> None:
-        """The current try is answered; called while the connection parses."""
+    def response_head(self, head: ResponseHead, end: bool) -> None:
+        """The current try is answered; called while the connection parses. `end`: nothing follows the head."""
         exchange = self.exchange
         assert exchange is not None
-        now = monotonic()
-        connection.rtt = rtt = now - self._sent_at
-        status = head.status
-        connection.failed = failed = exchange.route.failed(status)
-        assert self._series is not None
-        self._series.observe(status, failed, rtt)
+        now = self._data_at = monotonic()
+        self._rtt = now - self.sent_at
+        if self.is_grpc:
+            self.grpc_status = _grpc_status(head.headers)
+            if not end and self.grpc_status is None and exchange.route.reads_trailers:
+                self._held_head = head  # the verdict may stand in trailers
+                return
+        self._settle(head)
+
+    def _settle(self, head: ResponseHead) -> None:
+        """Retries, or sends the head on."""
+        exchange = self.exchange
+        assert exchange is not None
+        assert self._rtt is not None
         exchange.replayable = self._replayable()
-        step = exchange.responded(now, status)
+        status = head.status
+        step = exchange.responded(self.sent_at + self._rtt, status, self.grpc_status)
         if step is Step.DONE:
             self._respond(head)
             return
         self._stop_timer()
-        self.connection = None
-        connection.release()
+        failed = exchange.route.failed(status, self.grpc_status)
+        self._observe(status, failed)
+        upstream, driver = self.upstream, self.driver
+        assert upstream is not None
+        assert driver is not None
+        self.upstream = None
+        self._held_head = None
+        driver.finished(upstream.endpoint, upstream.release(), self._rtt, failed, head)
+        self.grpc_status = None
         self._act(step)
 
     def _respond(self, head: ResponseHead) -> None:
-        client = self.client
-        request = self.head
-        self.responding = True
         exchange = self.exchange
         assert exchange is not None
-        if exchange.deadline is None:
+        if exchange.route.idle_timeout is not None:
+            self._watch_idle(self._data_at)
+        elif exchange.deadline is None:
             self._stop_timer()
         elif self._timer is not None and exchange.deadline > self._due:
             self._start_timer(exchange.deadline, self._expire)
-        framed = head.bodyless or head.content_length is not None
-        self._chunked_out = not framed and not request.http_1_0
-        self._close_after = (
-            not request.keep_alive or client.draining or not self.body_done or (not framed and request.http_1_0)
-        )
-        chunked = self._chunked_out or (head.chunked and head.bodyless and not request.http_1_0)
-        client.write(response_bytes(head, chunked=chunked, close=self._close_after, http_1_0=request.http_1_0))
-        if client.write_paused:
+        filters = exchange.route.filters
+        if filters is not None:
+            head.headers = filters.response(head.headers)
+        self._send_head(head)
+        if self.client.write_paused:
             self.client_paused(True)
 
-    def response_body(self, data: bytes) -> None:
-        self.client.write(chunk(data) if self._chunked_out else data)
+    def _send_head(self, head: ResponseHead) -> None:
+        self.responding = True
+        self.status = head.status
+        if self.owner.observers:
+            self.responded_at = monotonic()
+            for observer in self.owner.observers:
+                observer.responded(self, head.status)
+        self.client.respond(self, head)
 
-    def response_end(self, connection: ClientConnection, reusable: bool) -> None:
-        """The response is complete; called after the connection parsed what it read."""
-        if self._chunked_out:
-            self.client.write(LAST_CHUNK)
-        target, exchange = self.target, self.exchange
-        assert target is not None
+    def _send_held(self) -> None:
+        held, self._held_head = self._held_head, None
+        assert held is not None
+        self._respond(held)
+
+    def response_body(self, data: bytes) -> None:
+        if self._held_head is not None:
+            held, self._held_head = self._held_head, None
+            self._settle(held)
+            if not self.responding:
+                return  # a retry; the rest of this response is not for us
+        self.returned += len(data)
+        exchange = self.exchange
+        if exchange is not None and exchange.route.idle_timeout is not None:
+            self._data_at = monotonic()
+        self.client.send(data)
+
+    def response_end(self, trailers: Headers | None, connection: Connection | None) -> None:
+        """The response is complete; called after the connection parsed what it read. `connection`: as
+        `Backend.finished` is to be given."""
+        exchange = self.exchange
         assert exchange is not None
-        self.connection = None
+        if trailers is not None and self.is_grpc:
+            self.grpc_status = _grpc_status(trailers)
+        if self._held_head is not None:
+            held, self._held_head = self._held_head, None
+            upstream = self.upstream
+            self._settle(held)
+            if not self.responding:
+                return
+            self.upstream = upstream
+        upstream, driver = self.upstream, self.driver
+        assert upstream is not None
+        assert driver is not None
+        assert self._rtt is not None
+        self.upstream = None
         self._stop_timer()
         self.client.flush()
         if self.client.write_paused:
-            connection.transport.resume_reading()
-        target.driver.finished(connection, reusable and self.body_done, connection.rtt, connection.failed)
-        if reusable and not self.body_done:
-            connection.close()
-        target.answered(self, exchange.status, None)
-        self._end()
-        self.client.finished(self._close_after)
+            upstream.pause(False)
+        failed = exchange.route.failed(self.status, self.grpc_status)
+        self._observe(self.status, failed)
+        driver.finished(upstream.endpoint, connection, self._rtt, failed, None)
+        self._finish(trailers)
 
-    def try_broken(self, connection: ClientConnection, cause: Cause) -> None:
-        """The connection ended in the middle of this exchange."""
-        target, exchange = self.target, self.exchange
-        assert target is not None
+    def try_broken(self, cause: Cause, connection: Connection | None) -> None:
+        """The try ended without a whole response. `connection`: it goes on where the peer reset a stream only."""
+        exchange, upstream, driver = self.exchange, self.upstream, self.driver
         assert exchange is not None
-        self.connection = None
+        assert upstream is not None
+        assert driver is not None
+        self.upstream = None
+        self._held_head = None
         self._stop_timer()
-        target.driver.finished(connection, False, connection.rtt, True)
+        driver.finished(upstream.endpoint, connection, self._elapsed(), True, None)
+        self._observe(self.status, True, "i/o")
         if self.responding:
-            target.answered(self, exchange.status, Refused.RESPONSE_INVALID)
-            self._end()
-            self.client.break_off()
+            self._break_off(Refused.RESPONSE_INVALID)
             return
         exchange.replayable = self._replayable()
-        if self._series is not None:
-            self._series.broken()
         self._act(exchange.failed(monotonic(), cause))
 
     def can_resend(self) -> bool:
         """Whether the body is still held, and there is reason to hope."""
         return self._kept is not None and self._resends < MAX_RESENDS and not self.responding
 
-    def returned_unsent(self, connection: ClientConnection) -> None:
-        """The connection was closed before the server read this request: it is dispatched anew."""
-        assert self.target is not None
+    def returned_unsent(self, connection: Connection | None) -> None:
+        """The server never read this request (its connection closed before, or it refused the stream): it is
+        dispatched anew. `connection`: the one that goes on."""
+        upstream, driver = self.upstream, self.driver
+        assert upstream is not None
+        assert driver is not None
         self._resends += 1
-        self.connection = None
-        self.target.driver.returned_unsent(connection, self)
+        self.upstream = None
+        driver.returned_unsent(upstream.endpoint, self, connection)
 
     def server_paused(self, paused: bool) -> None:
         """The server does not keep up with the request's body."""
         self._body_paused = paused
-        self.client.hold_reading(paused)
+        self.client.hold_body(paused)
         if not paused:
             self.body_flush()
 
     # ---- inside
 
+    @property
+    def wire_authority(self) -> bytes:
+        return self.head.authority or self.authority.encode("ascii", "replace")
+
     def _replayable(self) -> bool:
         return self.body_done and self._kept is not None
 
+    def _elapsed(self) -> float:
+        return self._rtt if self._rtt is not None else monotonic() - self.sent_at
+
     def _take_body(self) -> bytes:
-        """What there is of the body, framed as the request's head said."""
-        data = b"".join(self._unsent)
-        self._unsent.clear()
+        unsent = self._unsent
+        data = unsent[0] if len(unsent) == 1 else b"".join(unsent)
+        unsent.clear()
+        self.client.taken(self._unsent_bytes)
         self._unsent_bytes = 0
-        if not self.head.chunked:
-            return data
-        framed = chunk(data) if data else b""
-        return framed + LAST_CHUNK if self.body_done else framed
+        return data
+
+    def _send_body(self, upstream: Upstream) -> None:
+        self._data_at = monotonic()
+        upstream.send(self._take_body() if self._unsent else b"", self.body_done, self._trailers)
+
+    def _observe(self, status: int, failed: bool, error: str = "") -> None:
+        """Counts the try that ends here. `status` 0: it had no response."""
+        rtt, series, backend = self._rtt, self._series, self.backend_series
+        assert series is not None
+        if rtt is not None:
+            series.head(status, rtt)
+        series.ended(status, failed, self.grpc_status, error)
+        if backend is not None:
+            backend.ended(status, failed, monotonic() - self.sent_at, self.grpc_status, error)
+
+    def _give_up(self, failed: bool | None) -> None:
+        """Takes the current try back, wherever it is."""
+        upstream, self.upstream = self.upstream, None
+        driver = self.driver
+        if upstream is not None:
+            assert driver is not None
+            self._observe(self.status, bool(failed), "response timeout" if failed else "cancelled")
+            driver.finished(upstream.endpoint, upstream.cancel(), self._elapsed(), failed, None)
+        elif driver is not None:
+            driver.withdraw(self)
+        elif self.target is not None:
+            self.target.withdraw(self)
 
     def _answer(self, cause: AnyCause) -> None:
         self._stop_timer()
         answer = ANSWERS[cause]
-        client = self.client
+        self.status = answer.status
+        self.cause = cause
         self.owner.refused(cause)
-        if self.target is not None:
-            self.target.answered(self, answer.status, cause)
-        close = not self.head.keep_alive or client.draining or not self.body_done
-        client.write(answer_bytes(answer, informational=client.informational, close=close))
+        if self.owner.observers:
+            self.responded_at = monotonic()
+            for observer in self.owner.observers:
+                observer.responded(self, answer.status)
+        client = self.client
         self._end()
-        client.finished(close or answer.close)
+        client.answer(self, answer)
+
+    def _break_off(self, cause: AnyCause) -> None:
+        self.cause = cause
+        self._end()
+        self.client.break_off()
+
+    def _finish(self, trailers: Headers | None) -> None:
+        self._end()
+        self.client.end(self, trailers)
 
     def _end(self) -> None:
         target, self.target = self.target, None
         if target is not None:
+            target.answered(self)
             target.release()
-        self.owner.ended(self)
+        for mirror in self.mirrors:
+            mirror.settled(self)
+        owner = self.owner
+        owner.ended(self)
+        for observer in owner.observers:
+            observer.ended(self)
 
     def _start_timer(self, due: float, callback: Callable[[], None]) -> None:
         self._stop_timer()
@@ -413,3 +608,10 @@ class Request:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _grpc_status(headers: Headers) -> int | None:
+    for name, value in headers:
+        if name == b"grpc-status":
+            return int(value) if value.isdigit() else 2  # UNKNOWN, as gRPC libraries take what makes no sense
+    return None

@@ -11,8 +11,9 @@ the last.
 A filter may ask for what is known only later: the status, or the endpoint that balancing chose. Then a request's
 `requestInit` waits for the first moment at which the filter can be judged; without such terms it goes out at once.
 
-Connections are asyncio streams, for none of this is on a request's way. The listener is replaced when the certificate
-is renewed (a TLS server of asyncio keeps the context that it began with); streams that are open stay.
+Connections are asyncio streams, for none of this is on a request's way. They are accepted here and not by a TLS server
+of asyncio: such a server keeps the certificate that it began with, and replacing it at each renewal loses connections
+that are just being accepted.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from mesh.proxy.observe import Observed, Watched, plug, unplug
 from mesh.proxy.wire.message import Headers
 
 MAX_SESSIONS = 8
+MAX_CONNECTIONS = 64
+ACCEPT_PAUSE_SECONDS = 0.1
 QUEUE_EVENTS = 1024
 MAX_WATCHED = 10_000
 """Requests that one session follows at a time."""
@@ -448,64 +451,67 @@ class TapServer:
     """The listener. Without a name that may tap, nobody makes one."""
 
     def __init__(self, tap: Tap, allowed: str, context: Callable[[], ssl.SSLContext | None]) -> None:
+        """`context` is asked for each connection, so renewals take effect."""
         self._tap = tap
         self._allowed = allowed
         self._context = context
         self._socket: socket.socket | None = None
-        self._server: asyncio.Server | None = None
-        self._renewal: asyncio.Task[None] | None = None
+        self._accepting: asyncio.Task[None] | None = None
         self._serving: set[asyncio.Task[None]] = set()
 
-    async def start(self, host: str, port: int) -> int:
-        """Listens; returns the port. The certificate must be there."""
+    def start(self, host: str, port: int) -> int:
+        """Listens; returns the port."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.create_server((host, port), family=family, backlog=64)
-        await self._listen()
+        self._socket = socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
+        self._socket.setblocking(False)
+        self._accepting = asyncio.get_running_loop().create_task(self._accept(self._socket))
         return int(self._socket.getsockname()[1])
 
-    def renewed(self) -> None:
-        """There is a new certificate: new connections get it."""
-        if self._socket is not None and (self._renewal is None or self._renewal.done()):
-            self._renewal = asyncio.get_running_loop().create_task(self._listen())
-
     async def stop(self) -> None:
-        if self._renewal is not None:
-            self._renewal.cancel()
-        if self._server is not None:
-            self._server.close()
+        tasks = [*self._serving, *([self._accepting] if self._accepting is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._socket is not None:
             self._socket.close()
-            self._socket = None
-        for task in list(self._serving):
-            task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
 
-    async def _listen(self) -> None:
-        context = self._context()
-        if context is None or self._socket is None:
-            return
-        new = await asyncio.start_server(
-            self._accepted,
-            sock=self._socket.dup(),
-            ssl=context,
-            limit=MAX_HEAD_BYTES,
-            ssl_handshake_timeout=REQUEST_TIMEOUT_SECONDS,
-        )
-        old, self._server = self._server, new
-        if old is not None:
-            old.close()
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                log.warning("tap: %s", error)  # no descriptors left; the client waits in the backlog
+                await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
+                continue
+            context = self._context()
+            if context is None or len(self._serving) >= MAX_CONNECTIONS:
+                connection.close()
+                continue
+            task = loop.create_task(self._handle(connection, context))
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._serving.add(task)
+    async def _handle(self, connection: socket.socket, context: ssl.SSLContext) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(MAX_HEAD_BYTES, loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)  # uvloop returns another one than it was given
+        transport: asyncio.Transport | None = None
         try:
-            await self._serve(reader, writer)
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol,
+                connection,
+                ssl=context,
+                ssl_handshake_timeout=REQUEST_TIMEOUT_SECONDS,
+            )
+            await self._serve(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
         except (OSError, ssl.SSLError, TimeoutError, asyncio.IncompleteReadError) as error:
             log.info("tap: %s", error or type(error).__name__)
         finally:
-            self._serving.discard(task)
-            writer.transport.abort()
+            if transport is not None:
+                transport.abort()
+            else:
+                connection.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -76,11 +76,13 @@ class End(asyncio.Protocol):
     __slots__ = (
         "_held",
         "_hold_paused",
+        "_new",
         "_read",
         "_write",
         "_written",
         "closed",
         "ended",
+        "error",
         "lost",
         "other",
         "received",
@@ -89,8 +91,10 @@ class End(asyncio.Protocol):
         "write_paused",
     )
 
-    def __init__(self, series: TcpSeries) -> None:
+    def __init__(self, series: TcpSeries, *, new: bool = True) -> None:
+        """`new`: the connection has not been counted as open by whoever had it before."""
         self.series = series
+        self._new = new
         self._read = series.read
         self._written = series.written
         self.other: End | None = None
@@ -102,12 +106,14 @@ class End(asyncio.Protocol):
         """We closed or reset the connection, or it was lost: nothing may be asked of the transport any more."""
         self.lost = False
         """The transport is gone."""
+        self.error: Exception | None = None
+        """What it was lost to."""
         self.write_paused = False
         self._held: list[bytes] = []
         self._hold_paused = False
         self.transport: Transport = None  # type: ignore[assignment]  # set by connection_made, before any use
 
-    def over(self, error: Exception | None) -> None:
+    def over(self) -> None:
         """Both connections are gone, or this one before it was joined. Called once; subclasses settle accounts."""
 
     # ---- asyncio.Protocol, or the upper side of a TLS shim
@@ -115,7 +121,8 @@ class End(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport | TlsShim) -> None:
         self.transport = cast("Transport", transport)  # uvloop's is asyncio's in all but its base class
         self._write = self.transport.write
-        self.series.opened.value += 1
+        if self._new:
+            self.series.opened.value += 1
 
     def data_received(self, data: bytes) -> None:
         size = len(data)
@@ -144,17 +151,18 @@ class End(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
-        self.series.closed.value += 1
+        self.error = error
+        self.series.ended(error)
         unexpected, self.closed = not self.closed, True
         other = self.other
         if other is None:
-            self.over(error)
+            self.over()
             return
         if unexpected:
             other.reset()
         if other.lost:
-            self.over(error)
-            other.over(error)
+            self.over()
+            other.over()
 
     def pause_writing(self) -> None:
         self.write_paused = True

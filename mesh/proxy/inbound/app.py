@@ -1,26 +1,26 @@
-"""The app behind an inbound proxy, as a backend of one endpoint.
+"""The app behind an inbound proxy, as backends of one endpoint: one for HTTP/1 and one for HTTP/2.
 
 The same machine as outbound, with Linkerd's inbound settings: connecting takes at most 300 ms, a refused connect fails
 the request that asked for it (502; a timeout 504) and is retried after 100 ms doubling to 10 s, and requests that wait
-for the app fail fast after 1 s.
+for the app fail fast after 1 s. The app is spoken to as its client spoke: HTTP/2 between proxies carries both.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from random import Random
 from time import monotonic
 
 from mesh.api.messages import Endpoint, QueueSpec
 from mesh.behavior.backend import Backend, BackendSettings, EndpointState, Multiplex
 from mesh.behavior.routes import Route
-from mesh.proxy.client import ClientConnection
+from mesh.proxy.client import Connection
 from mesh.proxy.config import Config
 from mesh.proxy.driver import BackendDriver
 from mesh.proxy.request import Request
-from mesh.proxy.telemetry import DirectionTelemetry, EndpointSeries
-from mesh.proxy.wire.errors import AnyCause
+from mesh.proxy.series import EndpointSeries
+from mesh.proxy.telemetry import DirectionTelemetry
+from mesh.proxy.wire.tls import Contexts
 
 QUEUE_CAPACITY = 10_000
 """linkerd2-proxy's default for its queues."""
@@ -31,28 +31,11 @@ ROUTE = Route("default")
 class _NoCredentials:
     """The way to the app is inside the pod and in plaintext."""
 
-    client_context: ssl.SSLContext | None = None
-
-
-class App:
-    """A request's `Target` on the inbound side, seen by one client identity (metrics differ by it)."""
-
-    def __init__(self, pool: AppPool, series: EndpointSeries) -> None:
-        self.driver: BackendDriver = pool.driver
-        self.series: EndpointSeries | None = series
-
-    def match(self, method: str, path: bytes) -> Route:
-        return ROUTE
-
-    def answered(self, request: Request, status: int, cause: AnyCause | None) -> None:
-        """Inbound has no routes yet, so there is nothing to count beyond the tries."""
-
-    def release(self) -> None:
-        """The app is always there."""
+    contexts: Contexts | None = None
 
 
 class AppPool:
-    """Connections to the app."""
+    """Connections to the app; the `Target` of all inbound requests."""
 
     def __init__(
         self, config: Config, loop: asyncio.AbstractEventLoop, rng: Random, telemetry: DirectionTelemetry
@@ -60,36 +43,59 @@ class AppPool:
         assert config.app is not None
         self._telemetry = telemetry
         self._address = str(config.app)
-        self.driver = BackendDriver(
-            loop,
-            telemetry,
-            _NoCredentials(),
-            connect_timeout=config.inbound_connect_timeout,
-            bind_ip=None,
-            series=self._unused_series,
-        )
-        settings = BackendSettings(
-            multiplex=Multiplex.NEVER,
-            queue=QueueSpec(capacity=QUEUE_CAPACITY, failfast_seconds=config.inbound_failfast),
-            pool_idle_seconds=config.pool_idle,
-            backoff_max_seconds=BACKOFF_MAX_SECONDS,
-        )
-        self.backend: Backend[Request, ClientConnection] = Backend(settings, self.driver, rng, monotonic())
-        self.driver.attach(self.backend)
-        self.backend.update(monotonic(), [Endpoint(address=self._address, pod="", namespace="")])
-        self._apps: dict[tuple[str | None, str], App] = {}
+        self._series: dict[tuple[str | None, str], EndpointSeries] = {}
+        queue = QueueSpec(capacity=QUEUE_CAPACITY, failfast_seconds=config.inbound_failfast)
+        self._drivers = []
+        for multiplex in (Multiplex.NEVER, Multiplex.ALWAYS):
+            driver = BackendDriver(
+                loop,
+                telemetry,
+                _NoCredentials(),
+                connect_timeout=config.inbound_connect_timeout,
+                bind_ip=None,
+                series=self._unused_series,
+            )
+            settings = BackendSettings(
+                multiplex=multiplex,
+                queue=queue,
+                pool_idle_seconds=config.pool_idle,
+                backoff_max_seconds=BACKOFF_MAX_SECONDS,
+            )
+            backend: Backend[Request, Connection] = Backend(settings, driver, rng, monotonic())
+            driver.attach(backend)
+            backend.update(monotonic(), [Endpoint(address=self._address, pod="", namespace="")])
+            self._drivers.append(driver)
+        self._http1, self._http2 = self._drivers
 
-    def app_for(self, client_identity: str | None, tls: str) -> App:
-        """The app with the metrics of requests from that client."""
+    def series_for(self, client_identity: str | None, tls: str) -> EndpointSeries:
+        """The metrics of requests from that client."""
         key = (client_identity, tls)
-        app = self._apps.get(key)
-        if app is None:
+        series = self._series.get(key)
+        if series is None:
             labels = {"direction": "inbound", "tls": tls, "target_addr": self._address}
             labels["client_id"] = client_identity or ""
-            app = self._apps[key] = App(self, self._telemetry.endpoint(labels))
-        return app
-
-    def _unused_series(self, endpoint: EndpointState[Request, ClientConnection]) -> EndpointSeries:
-        series = self.app_for(None, self._telemetry.tls_label(False)).series
-        assert series is not None
+            series = self._series[key] = self._telemetry.endpoint(labels)
         return series
+
+    def shut_down(self) -> None:
+        for driver in self._drivers:
+            driver.shut_down()
+
+    # ---- Target
+
+    def dispatch(self, request: Request) -> None:
+        driver = request.driver = self._http2 if request.head.http_2 else self._http1
+        driver.dispatch(request)
+
+    def withdraw(self, request: Request) -> None:
+        """No request waits for the app to be discovered."""
+
+    def answered(self, request: Request) -> None:
+        """Tries are counted as they end, and inbound makes one for each request."""
+
+    def release(self) -> None:
+        """The app is always there."""
+
+    def _unused_series(self, endpoint: EndpointState[Request, Connection]) -> EndpointSeries:
+        # Requests bring the series of their client.
+        return self.series_for(None, "")

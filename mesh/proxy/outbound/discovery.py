@@ -14,144 +14,19 @@ import re
 from random import Random
 from time import monotonic
 
-from mesh.api.messages import Endpoint, Endpoints, OutboundPolicy, Profile, WatchMessage
-from mesh.behavior.backend import BackendSettings, EndpointState, Multiplex
-from mesh.behavior.cache import DISCOVERY_TIMEOUT_SECONDS, DiscoveryCache
-from mesh.behavior.destination import Destination
+from mesh.api.messages import Endpoint, Endpoints, OutboundPolicy, Profile
+from mesh.behavior.cache import DiscoveryCache
 from mesh.behavior.outcome import Cause
-from mesh.behavior.routes import Route, Router
-from mesh.proxy.client import ClientConnection
 from mesh.proxy.config import Config
 from mesh.proxy.control import ControlClient
-from mesh.proxy.driver import BackendDriver, Credentials
+from mesh.proxy.driver import Credentials
+from mesh.proxy.outbound.entry import Entry
+from mesh.proxy.outbound.mirror import Mirrors
 from mesh.proxy.request import Request
-from mesh.proxy.telemetry import EndpointSeries, OutboundTelemetry, RouteSeries
-from mesh.proxy.wire.errors import AnyCause
+from mesh.proxy.telemetry import OutboundTelemetry
 
 AUTHORITY = re.compile(r"[a-z0-9._-]+:[0-9]{1,5}|\[[0-9a-f:.]+\]:[0-9]{1,5}")
 """What may stand in a watch's path."""
-
-
-def service_of(authority: str) -> tuple[str, str]:
-    """(service, namespace) in `svc.ns.svc.cluster.local:port`; empty where it has another shape."""
-    parts = authority.rpartition(":")[0].split(".")
-    return (parts[0], parts[1]) if len(parts) >= 3 and parts[2] == "svc" else ("", "")
-
-
-class Entry:
-    """One destination. A request's `Target`."""
-
-    series: EndpointSeries | None = None
-
-    def __init__(self, discovery: Discovery, authority: str) -> None:
-        self._discovery = discovery
-        self.authority = authority
-        self.service, self.namespace = service_of(authority)
-        self.driver = BackendDriver(
-            discovery.loop,
-            discovery.telemetry,
-            discovery.credentials,
-            connect_timeout=discovery.config.outbound_connect_timeout,
-            bind_ip=discovery.config.bind_ip,
-            series=self._endpoint_series,
-        )
-        settings = BackendSettings(multiplex=Multiplex.NEVER, pool_idle_seconds=discovery.config.pool_idle)
-        self.destination: Destination[Request, ClientConnection] = Destination(
-            authority, settings, self.driver, discovery.rng
-        )
-        self.watches: list[asyncio.Task[None]] = []
-        self.waiting: dict[Request, asyncio.TimerHandle] = {}
-        self._router: Router | None = None
-        self._routes: dict[str, RouteSeries] = {}
-
-    # ---- Target
-
-    def match(self, method: str, path: bytes) -> Route:
-        assert self._router is not None
-        return self._router.match(method, path.decode("latin-1"))
-
-    def answered(self, request: Request, status: int, cause: AnyCause | None) -> None:
-        exchange = request.exchange
-        assert exchange is not None
-        route = exchange.route
-        series = self._routes.get(route.name)
-        if series is None:
-            series = self._routes[route.name] = self._route_series(route)
-        series.answered(route, status, cause, exchange.attempts, exchange.retries_granted, exchange.retry_denied)
-
-    def release(self) -> None:
-        self._discovery.cache.release(self.authority, monotonic())
-
-    # ---- discovery
-
-    @property
-    def usable(self) -> bool:
-        return self._router is not None
-
-    def apply(self, message: WatchMessage) -> None:
-        destination = self.destination
-        destination.apply(monotonic(), message)
-        backend = destination.backend
-        if backend is not None and self.driver.backend is None:
-            self.driver.attach(backend)
-        if destination.router is not self._router and destination.usable:
-            self._router = destination.router
-            self._routes.clear()
-        if self.driver.backend is not None:
-            self.driver.arm()
-        if self.waiting and (self.usable or destination.not_found):
-            waiting, self.waiting = self.waiting, {}
-            for request, timer in waiting.items():
-                timer.cancel()
-                self._discovery.ready(request, self)
-
-    def wait(self, request: Request) -> None:
-        loop = self._discovery.loop
-        self.waiting[request] = loop.call_later(DISCOVERY_TIMEOUT_SECONDS, self._give_up, request)
-
-    def stop_waiting(self, request: Request) -> bool:
-        """False where the request was not waiting."""
-        timer = self.waiting.pop(request, None)
-        if timer is None:
-            return False
-        timer.cancel()
-        self.release()
-        return True
-
-    def _give_up(self, request: Request) -> None:
-        self.waiting.pop(request)
-        self.release()
-        request.fail(Cause.DISCOVERY_TIMEOUT)
-
-    def stop(self) -> None:
-        for task in self.watches:
-            task.cancel()
-        self.driver.shut_down()
-
-    # ---- metrics
-
-    def _endpoint_series(self, endpoint: EndpointState[Request, ClientConnection]) -> EndpointSeries:
-        identity = endpoint.spec.identity
-        telemetry = self._discovery.telemetry
-        return telemetry.endpoint(
-            {
-                "direction": "outbound",
-                "authority": self.authority,
-                "tls": telemetry.tls_label(identity is not None),
-                "target_addr": endpoint.spec.address,
-                "dst_service": self.service,
-                "dst_namespace": self.namespace,
-                "dst_pod": endpoint.spec.pod,
-                "server_id": identity or "",
-            }
-        )
-
-    def _route_series(self, route: Route) -> RouteSeries:
-        labels = {"parent_name": self.service or self.authority, "parent_namespace": self.namespace}
-        labels["route_name"] = route.name
-        assert self._router is not None
-        profile = {"direction": "outbound", "dst": self.authority, "rt_route": route.name}
-        return self._discovery.telemetry.route(labels, profile if self._router.from_profile else None)
 
 
 class Discovery:
@@ -179,6 +54,8 @@ class Discovery:
         self.evictions = telemetry.registry.counters(
             "outbound_discovery_cache_evictions_total", "Destinations forgotten because nobody used them."
         ).counter()
+        copies = telemetry.registry.counters("outbound_http_mirrors_total", "Copies of mirrored requests.")
+        self.mirrors = Mirrors(loop, rng, copies.counter({"result": "sent"}), copies.counter({"result": "dropped"}))
         for authority, endpoints in (config.static_endpoints or {}).items():
             self._add_static(authority, endpoints)
 
@@ -202,14 +79,33 @@ class Discovery:
             entry.release()
             request.fail(Cause.UNKNOWN_DESTINATION)
         else:
-            request.proceed(entry, entry.authority.encode())
+            entry.route(request)
+
+    def hold(self, authority: str) -> Entry:
+        """The entry of a route's backend, watched from now on and held until its `release`."""
+        entry = self.cache.get(authority)
+        if entry is None:
+            entry = self._add(authority)
+        self.cache.hold(authority, monotonic())
+        return entry
+
+    def mirror(self, request: Request, authority: str) -> None:
+        """Sends a copy of the request to `authority`."""
+        mirror = self.mirrors.copy(request)
+        if mirror is None:
+            return
+        request.mirrors = (*request.mirrors, mirror)
+        copy = mirror.request
+        copy.authority = authority
+        copy.started_at = monotonic()
+        if request.body_done and not request.received:
+            copy.body_end(None)
+        self.find(copy, authority)
 
     def forgive(self) -> None:
         """Our certificate is new: endpoints that refused the old one get another try at once."""
         for _, entry in self.cache:
-            if entry.destination.backend is not None:
-                entry.destination.backend.forgive(monotonic())
-                entry.driver.arm()
+            entry.forgive()
 
     def stop(self) -> None:
         if self._expiry is not None:

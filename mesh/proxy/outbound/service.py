@@ -1,8 +1,9 @@
-"""The outbound side: what happens to a request that the app sends through its proxy.
+"""The outbound side: what happens to what the app sends through its proxy.
 
-accept ──► ServerConnection ──► Request ──► authority ──► Discovery ──► Exchange ──► Backend ──► endpoint
-                                   │             (mesh.behavior from here on)
-                                   └── too many in flight: 503
+accept ─► HTTP/1 or HTTP/2 ─► Request ─► authority ─► Entry ─► route ─► Exchange ─► Backend ─► endpoint
+     │                            │          (mesh.behavior from here on)
+     │                            └── too many in flight: 503
+     └─► opaque TCP ─► the same discovery, balancer and gate, one connection each
 """
 
 from __future__ import annotations
@@ -11,19 +12,42 @@ import asyncio
 from random import Random
 
 from mesh.behavior.outcome import Cause
+from mesh.proxy.observe import Observer
 from mesh.proxy.outbound.discovery import Discovery
 from mesh.proxy.request import Request
-from mesh.proxy.server import ServerConnection
+from mesh.proxy.server import Client, Connection, http1, http2
+from mesh.proxy.session import Session
 from mesh.proxy.telemetry import OutboundTelemetry
 from mesh.proxy.wire.errors import AnyCause, Refused
-from mesh.proxy.wire.http1 import RequestHead
+from mesh.proxy.wire.message import RequestHead
 
-STRIP: frozenset[bytes] = frozenset({b"l5d-client-id", b"l5d-proxy-error", b"l5d-proxy-connection"})
+STRIP: frozenset[bytes] = frozenset({b"l5d-client-id", b"l5d-proxy-error", b"l5d-proxy-connection", b"l5d-orig-proto"})
 """Headers by which proxies speak to each other; an app cannot say them."""
+
+
+class OutboundDetect(asyncio.Protocol):
+    """Placeholder until the accept stack lands."""
+
+    def __init__(self, service: OutboundService) -> None:
+        self._service = service
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        service = self._service
+        peer = self._transport.get_extra_info("peername")
+        session = Session(f"{peer[0]}:{peer[1]}")
+        upper = service.http2(session) if data.startswith(b"PRI * HTTP/2.0") else service.http1(session)
+        self._transport.set_protocol(upper)
+        upper.connection_made(self._transport)
+        upper.data_received(data)
 
 
 class OutboundService:
     """Serves the app's connections."""
+
+    direction = "outbound"
 
     def __init__(
         self,
@@ -37,29 +61,38 @@ class OutboundService:
         self.rng = rng
         self.draining = False
         self.in_flight = 0
-        self.connections: set[ServerConnection] = set()
-        self._telemetry = telemetry
-        self._discovery = discovery
+        self.observers: tuple[Observer, ...] = ()
+        self.connections: set[Connection] = set()
+        self.telemetry = telemetry
+        self.discovery = discovery
+        self.config = discovery.config
         self._max_in_flight = max_in_flight
         self._tcp = telemetry.tcp("src", "disabled")
         self._authorities: dict[bytes, str] = {}
 
-    def accept(self) -> ServerConnection:
-        """The protocol for a new connection (the listener's factory)."""
-        return ServerConnection(self, self._tcp, STRIP)
+    # ---- protocols for accepted connections
 
-    # ---- Service of server.py
+    def accept(self) -> asyncio.Protocol:
+        return OutboundDetect(self)
 
-    def request(self, client: ServerConnection, head: RequestHead) -> Request:
+    def http1(self, session: Session) -> asyncio.Protocol:
+        return http1.ServerConnection(self, session, self._tcp, STRIP)
+
+    def http2(self, session: Session) -> asyncio.Protocol:
+        return http2.ServerConnection(self, session, self._tcp, STRIP)
+
+    # ---- Service of server/
+
+    def request(self, client: Client, head: RequestHead) -> Request:
         return Request(self, client, head)
 
     def refused(self, cause: AnyCause) -> None:
-        self._telemetry.refused(cause)
+        self.telemetry.refused(cause)
 
-    def connection_opened(self, connection: ServerConnection) -> None:
+    def connection_opened(self, connection: Connection) -> None:
         self.connections.add(connection)
 
-    def connection_closed(self, connection: ServerConnection) -> None:
+    def connection_closed(self, connection: Connection) -> None:
         self.connections.discard(connection)
 
     # ---- Owner of request.py
@@ -74,16 +107,16 @@ class OutboundService:
         if authority is None:
             authority = self._normalise(raw)
             if not authority:
-                request.fail(Refused.BAD_REQUEST)
+                request.fail(Refused.HOST_MISSING)
                 return
-        self._discovery.find(request, authority)
+        request.authority = authority
+        self.discovery.find(request, authority)
 
     def ended(self, request: Request) -> None:
         self.in_flight -= 1
 
     def abandoned(self, request: Request) -> None:
-        authority = self._authorities.get(request.head.authority)
-        entry = self._discovery.cache.get(authority) if authority is not None else None
+        entry = self.discovery.cache.get(request.authority)
         if entry is not None:
             entry.stop_waiting(request)
 

@@ -16,15 +16,19 @@ import asyncio
 import os
 import ssl
 import tempfile
+from dataclasses import dataclass
 from typing import Protocol, cast
 
 RECORD_BYTES = 16 * 1024
 
+ALPN_HTTP2 = "h2"
+ALPN_OPAQUE = "transport.l5d.io/v1"
+"""Linkerd's opaque transport: a header that names the port comes before the bytes."""
 ALPN_ACCEPTED = "l5d-h1"
-"""Between our proxies: after the handshake the server says `ACCEPTED` before anything else.
+"""HTTP/1.1 between our proxies, for upgrades: after the handshake the server says `ACCEPTED` before anything else.
 
-In TLS 1.3 a client holds the handshake for finished before the server has looked at its certificate. HTTP/2 would make
-up for that with the server's SETTINGS frame; over HTTP/1.1 this line does, so that a request is never written to a
+In TLS 1.3 a client holds the handshake for finished before the server has looked at its certificate. HTTP/2 makes up
+for that with the server's SETTINGS frame; over HTTP/1.1 this line does, so that a request is never written to a
 connection that is about to be refused. A peer that does not choose this protocol is spoken to without it."""
 ACCEPTED = b"l5d-accepted\r\n"
 
@@ -62,22 +66,37 @@ def failure_reason(error: BaseException | None) -> str:
     return "io"
 
 
-def make_contexts(trust_anchors: str, chain: str, key: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """(client, server) contexts that present `chain` (leaf first, PEM) and trust `trust_anchors`.
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """One certificate, ready for each use: ALPN is a property of a context, so each protocol has its own."""
+
+    control: ssl.SSLContext
+    """To the control plane: no ALPN."""
+    http2: ssl.SSLContext
+    http1: ssl.SSLContext
+    opaque: ssl.SSLContext
+    server: ssl.SSLContext
+
+
+def make_contexts(trust_anchors: str, chain: str, key: str) -> Contexts:
+    """Contexts that present `chain` (leaf first, PEM) and trust `trust_anchors`.
 
     Raises:
         ssl.SSLError: the key does not belong to the leaf, or the PEM is broken.
     """
-    client = anchored_context(trust_anchors)
-    client.set_alpn_protocols([ALPN_ACCEPTED])
+    control, http2, http1, opaque = (anchored_context(trust_anchors) for _ in range(4))
+    http2.set_alpn_protocols([ALPN_HTTP2])
+    http1.set_alpn_protocols([ALPN_ACCEPTED])
+    opaque.set_alpn_protocols([ALPN_OPAQUE])
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _harden(server)
     server.verify_mode = ssl.CERT_REQUIRED
     server.load_verify_locations(cadata=trust_anchors)
     server.num_tickets = 0
-    server.set_alpn_protocols([ALPN_ACCEPTED])
-    _load_chain((client, server), chain, key)
-    return client, server
+    server.set_alpn_protocols([ALPN_HTTP2, ALPN_OPAQUE, ALPN_ACCEPTED])
+    contexts = Contexts(control, http2, http1, opaque, server)
+    _load_chain((control, http2, http1, opaque, server), chain, key)
+    return contexts
 
 
 def anchored_context(trust_anchors: str) -> ssl.SSLContext:
@@ -124,6 +143,7 @@ class Upper(Protocol):
 
     def connection_made(self, transport: TlsShim, /) -> None: ...
     def data_received(self, data: bytes, /) -> None: ...
+    def eof_received(self) -> bool | None: ...
     def connection_lost(self, error: Exception | None, /) -> None: ...
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
@@ -142,7 +162,17 @@ class Watcher(Protocol):
 class TlsShim(asyncio.Protocol):
     """One TLS connection, either side. Transport to the protocol above it."""
 
-    __slots__ = ("_closing", "_incoming", "_object", "_outgoing", "_upper", "_watcher", "transport")
+    __slots__ = (
+        "_closing",
+        "_incoming",
+        "_object",
+        "_outgoing",
+        "_peer_ended",
+        "_said_goodbye",
+        "_upper",
+        "_watcher",
+        "transport",
+    )
 
     def __init__(
         self, context: ssl.SSLContext, watcher: Watcher, *, server_side: bool, server_hostname: str | None = None
@@ -155,6 +185,8 @@ class TlsShim(asyncio.Protocol):
         self._watcher = watcher
         self._upper: Upper | None = None
         self._closing = False
+        self._peer_ended = False
+        self._said_goodbye = False
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made, before any use
 
     # ---- asyncio.Protocol
@@ -165,7 +197,7 @@ class TlsShim(asyncio.Protocol):
             self._shake()
 
     def data_received(self, data: bytes) -> None:
-        if self._closing:
+        if self._closing or self._peer_ended:
             return
         self._incoming.write(data)
         if self._upper is None:
@@ -174,8 +206,11 @@ class TlsShim(asyncio.Protocol):
                 return
         self._read()
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool:
+        if self._peer_ended and not self._closing:
+            return True  # announced by close_notify: what we still write goes on
         self._incoming.write_eof()
+        return False
 
     def connection_lost(self, error: Exception | None) -> None:
         upper, self._upper = self._upper, None
@@ -240,6 +275,9 @@ class TlsShim(asyncio.Protocol):
 
     def _end(self, error: ssl.SSLError | None) -> None:
         """The peer said goodbye, or sent an alert."""
+        if error is None and self._upper is not None and self._upper.eof_received():
+            self._peer_ended = True
+            return
         upper, self._upper = self._upper, None
         self._closing = True
         if upper is not None:
@@ -258,20 +296,31 @@ class TlsShim(asyncio.Protocol):
         self._object.write(data)
         self.transport.write(self._outgoing.read())
 
+    def write_eof(self) -> None:
+        """Ends our direction: close_notify, then FIN. The peer may go on writing (RFC 8446, 6.1)."""
+        if self._closing or self._said_goodbye:
+            return
+        self._say_goodbye()
+        self.transport.write_eof()
+
     def close(self) -> None:
         """Sends close_notify and closes once what was written is out."""
         if self._closing:
             return
         self._closing = True
-        if self._upper is not None:
-            try:
-                self._object.unwrap()
-            except ssl.SSLWantReadError:
-                pass  # the peer's own close_notify is not waited for
-            except ssl.SSLError:
-                pass  # it is closing because of an error already reported
-            self._flush()
+        if self._upper is not None and not self._said_goodbye:
+            self._say_goodbye()
         self.transport.close()
+
+    def _say_goodbye(self) -> None:
+        self._said_goodbye = True
+        try:
+            self._object.unwrap()
+        except ssl.SSLWantReadError:
+            pass  # the peer's own close_notify is not waited for
+        except ssl.SSLError:
+            pass  # it is closing because of an error already reported
+        self._flush()
 
     def abort(self) -> None:
         self._closing = True
@@ -290,9 +339,9 @@ class TlsShim(asyncio.Protocol):
     # ---- who the peer is
 
     @property
-    def accepts_explicitly(self) -> bool:
-        """Whether the server announces that it accepted the client's certificate (`ALPN_ACCEPTED`)."""
-        return self._object.selected_alpn_protocol() == ALPN_ACCEPTED
+    def alpn(self) -> str | None:
+        """The protocol that both ends agreed on."""
+        return self._object.selected_alpn_protocol()
 
     def peer_name(self) -> str | None:
         """The DNS name in the peer's verified certificate."""

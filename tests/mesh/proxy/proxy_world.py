@@ -76,7 +76,7 @@ class ControlPlane:
         key, csr = make_key_and_csr(CONTROL_NAME)
         leaf = self.sign(csr, CONTROL_NAME, 3600.0, 20.0)
         chain = "\n".join((leaf.leaf, *leaf.intermediates))
-        _, self._context = make_contexts(self.anchor.certificate_pem, chain, key)
+        self._context = make_contexts(self.anchor.certificate_pem, chain, key).server
         self._context.verify_mode = ssl.CERT_OPTIONAL
 
     def sign(self, csr: str, identity: str, lifetime: float, skew: float) -> CertifyResponse:

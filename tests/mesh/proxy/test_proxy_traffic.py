@@ -321,7 +321,6 @@ def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
     [
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", 431),
-        (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 501),
     ],
 )
 def test_what_cannot_be_trusted_is_refused_and_the_connection_closed(tmp_path: Path, raw: bytes, status: int) -> None:

@@ -1,0 +1,221 @@
+"""A connection that the app opened, until it is known where it goes and what it speaks.
+
+    original destination? ─── none ──────────────────► detect ─► TLS: the SNI's port 443;  else HTTP, which names its own
+            │ (SO_ORIGINAL_DST, or a port forward)
+            ▼
+        discovery's hint ── opaque ──► TCP, at once: its server may speak first
+            │            ── http2  ──► HTTP/2
+            ▼ detect, or nothing known of it
+        one read ── HTTP/1, HTTP/2 ──► HTTP
+            │    ── anything else, TLS ──► TCP to the original destination
+            └─ nothing for the detect timeout ──► TCP, too
+
+Only the first read counts, as in linkerd2-proxy: a request line that dribbles in is opaque. Whoever takes over gets that
+read as if it had come just then. A connection without a destination that is not TLS can only be HTTP, so it is, whatever
+the size of its first read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import struct
+from typing import Protocol, cast
+
+from mesh.behavior.outcome import Cause
+from mesh.proxy.config import Address, Config
+from mesh.proxy.outbound.tcp import Directory, TcpEntry
+from mesh.proxy.session import Session
+from mesh.proxy.tcp import Transport, reset, tune
+from mesh.proxy.telemetry import OutboundTelemetry
+from mesh.proxy.wire import detect
+from mesh.proxy.wire.errors import ANSWERS
+
+SO_ORIGINAL_DST = 80
+"""linux/netfilter_ipv4.h; `IP6T_SO_ORIGINAL_DST` is the same number at level IPPROTO_IPV6."""
+TLS_PORT = 443
+
+
+def original_destination(sock: socket.socket) -> Address | None:
+    """What the app dialled before the connection was redirected to us; None where it dialled us."""
+    if not hasattr(sock, "getsockopt") or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    try:
+        if sock.family == socket.AF_INET:
+            found = parse_original_destination(sock.getsockopt(socket.SOL_IP, SO_ORIGINAL_DST, 16))
+        else:
+            found = parse_original_destination(sock.getsockopt(socket.IPPROTO_IPV6, SO_ORIGINAL_DST, 28))
+    except (OSError, AttributeError):
+        return None  # not redirected (ENOENT), or a system that cannot redirect
+    own = sock.getsockname()
+    return None if found is None or (found.host, found.port) == (own[0], own[1]) else found
+
+
+def parse_original_destination(raw: bytes) -> Address | None:
+    """A `sockaddr_in` or `sockaddr_in6`; None where it is neither."""
+    if len(raw) < 8:
+        return None
+    (family,) = struct.unpack_from("=H", raw)
+    (port,) = struct.unpack_from("!H", raw, 2)
+    if family == socket.AF_INET:
+        return Address(str(ipaddress.IPv4Address(raw[4:8])), port)
+    if family == socket.AF_INET6 and len(raw) >= 24:
+        ip = ipaddress.IPv6Address(raw[8:24])
+        return Address(str(ip.ipv4_mapped or ip), port)
+    return None
+
+
+class OutboundService(Protocol):
+    """What accepting needs of the outbound side."""
+
+    loop: asyncio.AbstractEventLoop
+    config: Config
+    telemetry: OutboundTelemetry
+    discovery: Directory
+
+    def http1(self, session: Session) -> asyncio.Protocol: ...
+    def http2(self, session: Session) -> asyncio.Protocol: ...
+    def tcp(self, session: Session, target: str) -> asyncio.Protocol: ...
+
+
+class OutboundAccept(asyncio.Protocol):
+    """The listener's protocol: waits for hint and first read, and hands over."""
+
+    __slots__ = ("_asking", "_deadline", "_ended", "_first", "_hinted", "_service", "_session", "_target", "_transport")
+
+    def __init__(self, service: OutboundService, target: str | None = None) -> None:
+        """`target`: where a port forward's connections go."""
+        self._service = service
+        self._target = target
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made, before any use
+        self._session = Session()
+        self._deadline: asyncio.TimerHandle | None = None
+        self._first = b""
+        self._ended = False
+        self._asking = False
+        self._hinted = False
+
+    # ---- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
+        service = self._service
+        config = service.config
+        tune(transport, config.outbound_accept_keepalive, config.outbound_accept_user_timeout)
+        if self._target is None:
+            sock = transport.get_extra_info("socket")
+            dialled = original_destination(sock) if sock is not None else None
+            self._target = str(dialled) if dialled is not None else None
+        peer = _text(transport.get_extra_info("peername"))
+        self._session = Session(peer, self._target or _text(transport.get_extra_info("sockname")))
+        if self._target is None:
+            self._detect()
+        else:
+            self._asking = True
+            service.discovery.look_up(self, self._target)
+
+    def data_received(self, data: bytes) -> None:
+        self._first = data
+        if self._hinted:
+            self._decide()
+        else:
+            self._transport.pause_reading()  # one read is all that detection looks at
+
+    def eof_received(self) -> bool:
+        if not self._first:
+            self._settle()  # it said nothing, so there is nobody to answer
+            return False
+        self._ended = True
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._settle()
+
+    # ---- discovery answers
+
+    def found(self, entry: TcpEntry) -> None:
+        self._asking = False
+        protocol = entry.protocol
+        entry.release()
+        self._hint(protocol)
+
+    def not_found(self, cause: Cause) -> None:
+        self._asking = False
+        if cause is Cause.UNKNOWN_DESTINATION:
+            assert self._target is not None
+            port = int(self._target.rpartition(":")[2])
+            self._hint("opaque" if port in self._service.config.opaque_ports else "detect")
+        else:
+            # linkerd2-proxy fails the connection, too: without policy nobody knows whether it may be carried.
+            self._service.telemetry.tcp_failed(ANSWERS[cause].label, self._session.local)
+            reset(self._transport)
+
+    # ---- inside
+
+    def _hint(self, protocol: str) -> None:
+        if self._transport.is_closing():
+            return
+        if protocol == "opaque":
+            self._tcp()
+        elif protocol in ("http2", "grpc"):
+            self._hand_over(self._service.http2(self._session))
+        else:
+            self._detect()
+
+    def _detect(self) -> None:
+        self._hinted = True
+        if self._first:
+            self._decide()
+        else:
+            service = self._service
+            self._deadline = service.loop.call_later(service.config.outbound_detect_timeout, self._time_out)
+
+    def _decide(self) -> None:
+        kind = detect.detect_first(self._first)
+        if kind is detect.Protocol.HTTP2:
+            self._hand_over(self._service.http2(self._session))
+        elif kind is detect.Protocol.HTTP1:
+            self._hand_over(self._service.http1(self._session))
+        elif self._target is None and kind is detect.Protocol.TLS:
+            name = detect.sni_of(self._first)
+            self._target = f"{name}:{TLS_PORT}" if isinstance(name, str) else None
+            self._tcp()
+        else:
+            self._tcp()
+
+    def _time_out(self) -> None:
+        self._deadline = None
+        self._tcp()
+
+    def _tcp(self) -> None:
+        if self._target is None:
+            self._hand_over(self._service.http1(self._session))
+        else:
+            self._hand_over(self._service.tcp(self._session, self._target))
+
+    def _hand_over(self, upper: asyncio.Protocol) -> None:
+        self._settle()
+        transport = self._transport
+        transport.set_protocol(upper)
+        upper.connection_made(transport)
+        if self._first:
+            upper.data_received(self._first)
+        if self._ended:
+            if not upper.eof_received():
+                transport.close()
+        elif not self._hinted:
+            transport.resume_reading()  # paused, where the first read came before the hint
+
+    def _settle(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if self._asking:
+            self._asking = False
+            assert self._target is not None
+            self._service.discovery.forget(self, self._target)
+
+
+def _text(name: tuple[str, int] | None) -> str:
+    return str(Address(name[0], name[1])) if name else ""

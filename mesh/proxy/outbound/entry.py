@@ -1,0 +1,340 @@
+"""One destination as the outbound side uses it: what discovery said, its backends' sockets, the requests that wait.
+
+    route ─► Router ─► filters (failure, redirect, rewrite, mirror) ─► Exchange ─► dispatch ─► one of the route's backends
+                 └─ none: 404                                                                       │
+                                                          HTTP/1 or HTTP/2 driver of this entry ◄───┴─► of another entry
+
+A backend that is another destination is an entry of its own in the discovery cache, held as long as this one's routes name
+it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from mesh.api.messages import WatchMessage
+from mesh.behavior.backend import BackendSettings, EndpointState, Multiplex
+from mesh.behavior.cache import DISCOVERY_TIMEOUT_SECONDS
+from mesh.behavior.destination import Destination
+from mesh.behavior.filters import Filters
+from mesh.behavior.outcome import Cause
+from mesh.behavior.routes import NO_BACKEND, Route, Router
+from mesh.proxy.client import Connection
+from mesh.proxy.driver import BackendDriver
+from mesh.proxy.request import Request
+from mesh.proxy.series import (
+    BackendSeries,
+    EndpointSeries,
+    RouteSeries,
+    backend_labels,
+    parent_labels,
+    route_labels,
+    state_of,
+)
+from mesh.proxy.wire.errors import Refused
+from mesh.proxy.wire.message import ResponseHead
+
+if TYPE_CHECKING:
+    from mesh.proxy.outbound.discovery import Discovery
+    from mesh.proxy.series import BalancerState
+
+
+def service_of(authority: str) -> tuple[str, str, int | None]:
+    """(service, namespace, port) in `svc.ns.svc.cluster.local:port`; empty names where it has another shape."""
+    host, _, port = authority.rpartition(":")
+    number = int(port) if port.isdigit() else None
+    parts = host.split(".")
+    return (parts[0], parts[1], number) if len(parts) >= 3 and parts[2] == "svc" else ("", "", number)
+
+
+class Entry:
+    """One destination. A request's `Target`."""
+
+    def __init__(self, discovery: Discovery, authority: str) -> None:
+        self._discovery = discovery
+        self.authority = authority
+        self.service, self.namespace, self.port = service_of(authority)
+        self._http1 = self._make_driver()
+        self._http2: BackendDriver | None = None
+        settings = BackendSettings(multiplex=Multiplex.MESHED, pool_idle_seconds=discovery.config.pool_idle)
+        self.destination: Destination[Request, Connection] = Destination(
+            authority, settings, self._http1, discovery.rng
+        )
+        self.watches: list[asyncio.Task[None]] = []
+        self.waiting: dict[Request, asyncio.TimerHandle] = {}
+        self._router: Router | None = None
+        self._routes: dict[int, _RouteUse] = {}
+        """By the identity of the router's routes: hashing one for each request would cost more than matching it."""
+        self._backends: dict[str, Entry] = {}
+        """Other destinations that routes name."""
+        self._labels = parent_labels(self.service or authority, self.namespace, self.port)
+        self._balancer = discovery.telemetry.balancer(
+            {**self._labels, **backend_labels(self.service or authority, self.namespace, self.port)}, self._state
+        )
+        self._http1.balancer = self._balancer
+
+    # ---- requests
+
+    def route(self, request: Request) -> None:
+        """Sends a request, which holds this entry, on its way."""
+        router, head = self._router, request.head
+        assert router is not None
+        route = router.only
+        if route is None:
+            path, authority = head.path.decode("latin-1"), head.authority.decode("latin-1")
+            route = router.match(head.method, path, head.headers, authority)
+            if route is None:
+                self.release()
+                request.fail(Refused.NO_ROUTE)
+                return
+        if route.filters is not None and self._filtered(request, route, route.filters):
+            return
+        request.proceed(self, route)
+
+    def dispatch(self, request: Request) -> None:
+        """The next try: at the backend that the route picks for it."""
+        exchange = request.exchange
+        assert exchange is not None
+        route = exchange.route
+        use = self._routes.get(id(route)) or self._use(route)
+        entry = self
+        if route.backends:
+            picked = route.pick(self._discovery.rng)
+            if picked.authority == NO_BACKEND:
+                request.refused(Cause.NO_BACKEND)
+                return
+            if picked.authority is not None:
+                entry = self._backends[picked.authority]
+            if picked.filters is not None:
+                self._rewrite(request, picked.filters)
+        request.backend_series = use.backends.get(entry) or use.backend(entry)
+        entry.send(request)
+
+    def send(self, request: Request) -> None:
+        """Dispatches to this entry's own endpoints, as soon as they are known."""
+        if self.usable:
+            driver = request.driver = self._driver_for(request)
+            driver.dispatch(request)
+        elif self.destination.not_found:
+            request.refused(Cause.NO_BACKEND)
+        else:
+            loop = self._discovery.loop
+            self.waiting[request] = loop.call_later(DISCOVERY_TIMEOUT_SECONDS, self._give_up_try, request)
+
+    def withdraw(self, request: Request) -> None:
+        for entry in (self, *self._backends.values()):
+            timer = entry.waiting.pop(request, None)
+            if timer is not None:
+                timer.cancel()
+
+    def answered(self, request: Request) -> None:
+        exchange = request.exchange
+        if exchange is None:
+            return
+        route = exchange.route
+        use = self._routes.get(id(route)) or self._use(route)
+        use.series.answered(
+            route,
+            request.status,
+            request.cause,
+            exchange.attempts,
+            exchange.retries_granted,
+            exchange.retry_denied,
+            seconds=monotonic() - request.started_at,
+            grpc_status=request.grpc_status,
+            failed=route.failed(request.status, request.grpc_status),
+        )
+
+    def release(self) -> None:
+        self._discovery.cache.release(self.authority, monotonic())
+
+    # ---- filters
+
+    def _filtered(self, request: Request, route: Route, filters: Filters) -> bool:
+        """Applies a route's filters; True where the answer is already given."""
+        head = request.head
+        status = filters.failure(self._discovery.rng)
+        if status is not None:
+            request.answer(_bare(status), self)
+            return True
+        redirect = filters.redirect(head.scheme, request.wire_authority, head.path)
+        if redirect is not None:
+            answer = _bare(redirect[0])
+            answer.headers.append((b"location", redirect[1]))
+            request.answer(answer, self)
+            return True
+        self._rewrite(request, filters)
+        for mirror in filters.mirrors:
+            if mirror.percent >= 100.0 or self._discovery.rng.random() * 100.0 < mirror.percent:
+                self._discovery.mirror(request, mirror.authority)
+        return False
+
+    def _rewrite(self, request: Request, filters: Filters) -> None:
+        head = request.head
+        head.path, head.authority, head.headers = filters.request(head.path, request.wire_authority, head.headers)
+
+    # ---- discovery
+
+    @property
+    def usable(self) -> bool:
+        return self._router is not None
+
+    def apply(self, message: WatchMessage) -> None:
+        """Takes in a message of one of the watches."""
+        destination = self.destination
+        before = len(destination.backend.endpoints) if destination.backend is not None else 0
+        destination.apply(monotonic(), message)
+        self._attach()
+        if destination.backend is not None:
+            change = len(destination.backend.endpoints) - before
+            self._balancer.updated(max(0, change), max(0, -change))
+        if destination.router is not self._router and destination.usable:
+            self._take_router(destination.router)
+        if self.waiting and (self.usable or destination.not_found):
+            waiting, self.waiting = self.waiting, {}
+            for request, timer in waiting.items():
+                timer.cancel()
+                if request.target is None:
+                    self._discovery.ready(request, self)
+                else:
+                    self.send(request)
+
+    def forgive(self) -> None:
+        """Our certificate is new: endpoints that refused the old one get another try at once."""
+        for driver in (self._http1, self._http2):
+            if driver is not None and driver.backend is not None:
+                driver.backend.forgive(monotonic())
+                driver.arm()
+
+    def wait(self, request: Request) -> None:
+        """Holds a request until it is known where and how to send it."""
+        loop = self._discovery.loop
+        self.waiting[request] = loop.call_later(DISCOVERY_TIMEOUT_SECONDS, self._give_up, request)
+
+    def stop_waiting(self, request: Request) -> bool:
+        """False where the request was not waiting."""
+        timer = self.waiting.pop(request, None)
+        if timer is None:
+            return False
+        timer.cancel()
+        self.release()
+        return True
+
+    def stop(self) -> None:
+        for task in self.watches:
+            task.cancel()
+        for entry in self._backends.values():
+            entry.release()
+        self._backends.clear()
+        for driver in (self._http1, self._http2):
+            if driver is not None:
+                driver.shut_down()
+        self._balancer.close()
+
+    def _give_up(self, request: Request) -> None:
+        self.waiting.pop(request)
+        self.release()
+        request.fail(Cause.DISCOVERY_TIMEOUT)
+
+    def _give_up_try(self, request: Request) -> None:
+        self.waiting.pop(request)
+        request.refused(Cause.DISCOVERY_TIMEOUT)
+
+    def _take_router(self, router: Router | None) -> None:
+        self._router = router
+        self._routes.clear()
+        wanted = self.destination.backend_authorities
+        for authority in wanted - self._backends.keys():
+            self._backends[authority] = self._discovery.hold(authority)
+        for authority in self._backends.keys() - wanted:
+            self._backends.pop(authority).release()
+
+    # ---- drivers
+
+    def _driver_for(self, request: Request) -> BackendDriver:
+        if not request.head.http_2:
+            return self._http1
+        if self._http2 is None:
+            driver = self._http2 = self._make_driver()
+            driver.balancer = self._balancer
+            self.destination.serve(monotonic(), Multiplex.ALWAYS, driver)
+            self._attach()
+        return self._http2
+
+    def _attach(self) -> None:
+        """Gives the drivers the machines that discovery made for them."""
+        for multiplex, driver in ((Multiplex.MESHED, self._http1), (Multiplex.ALWAYS, self._http2)):
+            backend = self.destination.backends.get(multiplex)
+            if driver is not None and backend is not None:
+                if driver.backend is None:
+                    driver.attach(backend)
+                driver.arm()
+
+    def _make_driver(self) -> BackendDriver:
+        discovery = self._discovery
+        return BackendDriver(
+            discovery.loop,
+            discovery.telemetry,
+            discovery.credentials,
+            connect_timeout=discovery.config.outbound_connect_timeout,
+            bind_ip=discovery.config.bind_ip,
+            series=self._endpoint_series,
+        )
+
+    # ---- metrics
+
+    def _state(self) -> BalancerState | None:
+        backend = self.destination.backend
+        return state_of(backend, monotonic()) if backend is not None else None
+
+    def _endpoint_series(self, endpoint: EndpointState[Request, Connection]) -> EndpointSeries:
+        identity = endpoint.spec.identity
+        telemetry = self._discovery.telemetry
+        return telemetry.endpoint(
+            {
+                "direction": "outbound",
+                "authority": self.authority,
+                "tls": telemetry.tls_label(identity is not None),
+                "target_addr": endpoint.spec.address,
+                "dst_service": self.service,
+                "dst_namespace": self.namespace,
+                "dst_pod": endpoint.spec.pod,
+                "server_id": identity or "",
+            }
+        )
+
+    def _use(self, route: Route) -> _RouteUse:
+        assert self._router is not None
+        profile = {"direction": "outbound", "dst": self.authority, "rt_route": route.name}
+        series = self._discovery.telemetry.route(
+            {**self._labels, **route_labels(route.name, route.namespace)},
+            profile if self._router.from_profile else None,
+            grpc=route.is_grpc,
+        )
+        use = self._routes[id(route)] = _RouteUse(route, series)
+        return use
+
+
+class _RouteUse:
+    """A route's metrics, those of its backends among them."""
+
+    __slots__ = ("backends", "route", "series")
+
+    def __init__(self, route: Route, series: RouteSeries) -> None:
+        self.route = route  # keeps its id taken
+        self.series = series
+        self.backends: dict[Entry, BackendSeries] = {}
+
+    def backend(self, entry: Entry) -> BackendSeries:
+        labels = backend_labels(entry.service or entry.authority, entry.namespace, entry.port)
+        series = self.backends[entry] = self.series.backend(labels)
+        return series
+
+
+def _bare(status: int) -> ResponseHead:
+    head = ResponseHead()
+    head.status = status
+    head.content_length = 0
+    return head
