@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check bench accuracy lock clean
+.PHONY: setup demo test check fuzz bench accuracy lock clean
 
 setup: $(READY)
 
@@ -42,6 +42,14 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# A million inputs by default; FUZZ_SEED=2 finds others. Each prints its counts and what it disagrees about.
+FUZZ_INPUTS ?= 1000000
+FUZZ_SEED ?= 1
+fuzz: setup
+	$(BIN)/python tests/fuzz/fuzz_http1.py --inputs $$(($(FUZZ_INPUTS) / 2)) --seed $(FUZZ_SEED)
+	$(BIN)/python tests/fuzz/fuzz_http2.py --inputs $$(($(FUZZ_INPUTS) / 4)) --seed $(FUZZ_SEED)
+	$(BIN)/python tests/fuzz/fuzz_detect.py --inputs $$(($(FUZZ_INPUTS) / 4)) --seed $(FUZZ_SEED)
 
 # Envoy and mitmproxy come as wheels into a venv of their own; nginx, HAProxy, wrk and h2load are the system's, where it
 # has them. A peer that is absent says so in its row.
