@@ -50,6 +50,27 @@ def test_a_whole_identity_is_read() -> None:
     assert config.identity.min_refresh == 2.0
 
 
+def test_nothing_watches_by_default_but_the_flight_recorder() -> None:
+    config = load_config({})
+    assert (config.trace, config.access_log, config.tap_name, config.shutdown_endpoint) == (None, "", "", False)
+    assert (config.tap_listen, config.flight_recorder_size) == (Address("0.0.0.0", 4190), 256)
+
+
+def test_a_collector_is_read_with_its_name_and_attributes() -> None:
+    config = load_config(
+        {
+            PREFIX + "TRACE_COLLECTOR_SVC_ADDR": "collector.obs:4318",
+            PREFIX + "TRACE_COLLECTOR_SVC_NAME": "collector.local",
+            PREFIX + "TRACE_EXTRA_ATTRIBUTES": 'k8s.pod.name=pay-0\nzone="a",',
+        }
+    )
+    collector = config.trace
+    assert collector is not None
+    assert (collector.host, collector.port, collector.name) == ("collector.obs", 4318, "collector.local")
+    assert collector.service_name == "linkerd-proxy"
+    assert collector.attributes == {"k8s.pod.name": "pay-0", "zone": "a"}
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [
@@ -62,6 +83,17 @@ def test_a_whole_identity_is_read() -> None:
         ({"POLICY_WORKLOAD": "cart-0"}, "POLICY_WORKLOAD"),
         ({"POLICY_SVC_ADDR": "127.0.0.1:8090"}, "POLICY_SVC_NAME"),
         ({"LOG": "loud"}, "LOG"),
+        ({"LOG": "warn,linkerd=loud"}, "LOG"),
+        ({"CONTROL_LISTEN_ADDR": "4190"}, "CONTROL_LISTEN_ADDR"),
+        ({"TRACE_COLLECTOR_SVC_ADDR": "collector"}, "TRACE_COLLECTOR_SVC_ADDR"),
+        (
+            {"TRACE_COLLECTOR_SVC_ADDR": "collector.obs:4318", "TRACE_EXTRA_ATTRIBUTES": "pod"},
+            "TRACE_EXTRA_ATTRIBUTES",
+        ),
+        ({"ACCESS_LOG": "xml"}, "ACCESS_LOG"),
+        ({"FLIGHT_RECORDER_SIZE": "0"}, "FLIGHT_RECORDER_SIZE"),
+        ({"METRICS_RETAIN_IDLE": "10"}, "METRICS_RETAIN_IDLE"),
+        ({"SHUTDOWN_ENDPOINT_ENABLED": "maybe"}, "SHUTDOWN_ENDPOINT_ENABLED"),
         ({"INBOUND_DEFAULT_POLICY": "maybe"}, "INBOUND_DEFAULT_POLICY"),
         ({"POLICY_CLUSTER_NETWORKS": "10.0.0.0/8,ten"}, "POLICY_CLUSTER_NETWORKS"),
         ({"OUTBOUND_STATIC": '{"a:80": "127.0.0.1:80"}'}, "OUTBOUND_STATIC"),
