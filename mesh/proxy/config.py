@@ -21,6 +21,9 @@ from mesh.behavior.renewal import MAX_REFRESH_SECONDS, MIN_REFRESH_SECONDS
 from mesh.proxy.log import InvalidFilter, LogFilter, parse_filter
 
 PREFIX = "LINKERD2_PROXY_"
+DEFAULT_OPAQUE_PORTS = frozenset({25, 587, 3306, 4444, 5432, 6379, 9300, 11211})
+"""Linkerd's: SMTP, MySQL (and Galera), PostgreSQL, Redis, Elasticsearch, Memcached. Their servers speak first, or their
+clients' first bytes look like nothing we know."""
 ACCESS_LOGS = ("apache", "json")
 DEFAULT_LOG = LogFilter("warn", "warn")
 
@@ -117,6 +120,23 @@ class Config:
     max_in_flight: int = 100_000
     """Requests in each direction, beyond which new ones are shed."""
     shutdown_grace: float = 120.0
+    outbound_detect_timeout: float = 10.0
+    """For the first bytes of an app's connection to an address, after which it is opaque."""
+    opaque_ports: frozenset[int] = DEFAULT_OPAQUE_PORTS
+    """Ports whose connections are not looked at, in either direction, until the control plane says otherwise."""
+    forwards: Mapping[Address, str] | None = None
+    """LINKERD2_PROXY_OUTBOUND_FORWARD (ours): listeners whose connections go to an authority as if it had been dialled,
+    for clients of other protocols than HTTP where nothing redirects them to the proxy."""
+    inbound_accept_keepalive: float = 10.0
+    inbound_connect_keepalive: float = 10.0
+    outbound_accept_keepalive: float = 10.0
+    outbound_connect_keepalive: float = 10.0
+    """Seconds of silence before the first probe, and between probes."""
+    inbound_accept_user_timeout: float = 30.0
+    inbound_connect_user_timeout: float = 30.0
+    outbound_accept_user_timeout: float = 30.0
+    outbound_connect_user_timeout: float = 30.0
+    """How long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT)."""
     log: LogFilter = DEFAULT_LOG
     """LINKERD2_PROXY_LOG, a filter in Linkerd's words; can be changed at run time."""
     tap_listen: Address = Address("0.0.0.0", 4190)
@@ -164,6 +184,17 @@ def load_config(environment: Mapping[str, str] = os.environ) -> Config:
         pool_idle=env.seconds("OUTBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT", 3.0),
         max_in_flight=env.integer("OUTBOUND_MAX_IN_FLIGHT", 100_000),
         shutdown_grace=env.seconds("SHUTDOWN_GRACE_PERIOD", 120.0),
+        outbound_detect_timeout=env.seconds("OUTBOUND_DETECT_TIMEOUT", 10.0),
+        opaque_ports=env.ports("INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", DEFAULT_OPAQUE_PORTS),
+        forwards=_forwards(env),
+        inbound_accept_keepalive=env.seconds("INBOUND_ACCEPT_KEEPALIVE", 10.0),
+        inbound_connect_keepalive=env.seconds("INBOUND_CONNECT_KEEPALIVE", 10.0),
+        outbound_accept_keepalive=env.seconds("OUTBOUND_ACCEPT_KEEPALIVE", 10.0),
+        outbound_connect_keepalive=env.seconds("OUTBOUND_CONNECT_KEEPALIVE", 10.0),
+        inbound_accept_user_timeout=env.seconds("INBOUND_ACCEPT_USER_TIMEOUT", 30.0),
+        inbound_connect_user_timeout=env.seconds("INBOUND_CONNECT_USER_TIMEOUT", 30.0),
+        outbound_accept_user_timeout=env.seconds("OUTBOUND_ACCEPT_USER_TIMEOUT", 30.0),
+        outbound_connect_user_timeout=env.seconds("OUTBOUND_CONNECT_USER_TIMEOUT", 30.0),
         log=_log_filter(env),
         tap_listen=env.address("CONTROL_LISTEN_ADDR", "0.0.0.0:4190"),
         tap_name=env.text("TAP_SVC_NAME"),
@@ -262,6 +293,23 @@ def _trace_collector(env: _Environment) -> TraceCollector | None:
     return TraceCollector(host.strip("[]"), int(port), env.text("TRACE_COLLECTOR_SVC_NAME"), service, attributes)
 
 
+def _forwards(env: _Environment) -> Mapping[Address, str] | None:
+    text = env.text("OUTBOUND_FORWARD")
+    if not text:
+        return None
+    variable = f"{PREFIX}OUTBOUND_FORWARD"
+    example = 'write {"127.0.0.1:15432": "db.shop.svc.cluster.local:5432"}'
+    try:
+        parsed = msgspec.json.decode(text, type=dict[str, str])
+    except msgspec.DecodeError as error:
+        raise InvalidConfig(f"{variable}: {error}; {example}") from None
+    for authority in parsed.values():
+        host, _, port = authority.rpartition(":")
+        if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+            raise InvalidConfig(f"{variable}: {authority!r} is not host:port; {example}")
+    return {parse_address(listen, variable): authority for listen, authority in parsed.items()}
+
+
 def parse_address(text: str, variable: str) -> Address:
     """`ip:port` or `[ip6]:port`.
 
@@ -326,6 +374,24 @@ class _Environment:
         if text not in ("", "true", "false", "1", "0"):
             raise InvalidConfig(f"{PREFIX}{name}: {text!r} is neither true nor false")
         return text in ("true", "1")
+
+    def ports(self, name: str, default: frozenset[int]) -> frozenset[int]:
+        """Comma-separated ports and ranges: `25,587,8000-8010`; `none` for no port at all."""
+        text = self.text(name).strip()
+        if not text:
+            return default
+        if text == "none":
+            return frozenset()
+        found: set[int] = set()
+        for part in text.split(","):
+            first, dash, last = part.strip().partition("-")
+            if not first.isdecimal() or (dash and not last.isdecimal()):
+                raise InvalidConfig(f"{PREFIX}{name}: {part!r} is neither a port nor a range")
+            low, high = int(first), int(last or first)
+            if not 1 <= low <= high <= 65535:
+                raise InvalidConfig(f"{PREFIX}{name}: {part!r} is not within 1-65535")
+            found.update(range(low, high + 1))
+        return frozenset(found)
 
     def choice(self, name: str, known: tuple[str, ...], default: str) -> str:
         text = self.text(name) or default

@@ -1,6 +1,6 @@
 """A connection that the app opened, until it is known where it goes and what it speaks.
 
-    original destination? ─── none ──────────────────► detect ─► TLS: the SNI's port 443;  else HTTP, which names its own
+    original destination? ── none ─► detect ─► TLS: the SNI's name, port 443; else HTTP, which names its own
             │ (SO_ORIGINAL_DST, or a port forward)
             ▼
         discovery's hint ── opaque ──► TCP, at once: its server may speak first
@@ -10,9 +10,9 @@
             │    ── anything else, TLS ──► TCP to the original destination
             └─ nothing for the detect timeout ──► TCP, too
 
-Only the first read counts, as in linkerd2-proxy: a request line that dribbles in is opaque. Whoever takes over gets that
-read as if it had come just then. A connection without a destination that is not TLS can only be HTTP, so it is, whatever
-the size of its first read.
+Only the first read counts, as in linkerd2-proxy: a request line that dribbles in is opaque. Whoever takes over gets
+that read as if it had come just then. A connection without a destination that is not TLS can only be HTTP, so it is,
+whatever the size of its first read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mesh.behavior.outcome import Cause
 from mesh.proxy.config import Address, Config
 from mesh.proxy.outbound.tcp import Directory, TcpEntry
 from mesh.proxy.session import Session
-from mesh.proxy.tcp import Transport, reset, tune
+from mesh.proxy.tcp import reset, tune
 from mesh.proxy.telemetry import OutboundTelemetry
 from mesh.proxy.wire import detect
 from mesh.proxy.wire.errors import ANSWERS
