@@ -336,6 +336,10 @@ class TlsShim(asyncio.Protocol):
         if not self._closing:
             self.transport.resume_reading()
 
+    def set_protocol(self, upper: Upper) -> None:
+        """Another protocol takes over, as with any transport."""
+        self._upper = upper
+
     # ---- who the peer is
 
     @property
