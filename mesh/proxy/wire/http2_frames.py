@@ -53,6 +53,8 @@ MAX_WINDOW: Final = 2**31 - 1
 MAX_STREAM_ID: Final = 2**31 - 1
 
 HEADER_SIZE: Final = 9
+PRIORITY_SIZE: Final = 5
+"""Of what HEADERS and PRIORITY say about it; it is skipped."""
 frame_header: Final = struct.Struct(">IBI")
 """Length and type share the first four bytes: `length << 8 | type`, flags, stream id."""
 _setting: Final = struct.Struct(">HI")
