@@ -30,9 +30,10 @@ VISIBLE = bytes(range(0x21, 0x7F))
 TEXT = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 """What a field's value may consist of. The upper half is obsolete but in use, and read as opaque (RFC 9110 5.5)."""
 
-PLAIN, CONNECTION, LENGTH, CODING, HOST, EXPECT, TE, UPGRADE, DROP = range(9)
+# Kinds of headers, by what they mean to a proxy. OURS begin with `l5d-`; readers can be told which to strip.
+PLAIN, CONNECTION, LENGTH, CODING, HOST, EXPECT, TE, UPGRADE, DROP, OURS = range(10)
 
-_KINDS = {
+KINDS = {
     b"connection": CONNECTION,
     b"content-length": LENGTH,
     b"transfer-encoding": CODING,
@@ -46,7 +47,7 @@ _KINDS = {
     b"proxy-authorization": DROP,
     b"proxy-connection": DROP,
 }
-_FORBIDDEN_IN_TRAILERS = frozenset(_KINDS) | {
+_FORBIDDEN_IN_TRAILERS = frozenset(KINDS) | {
     b"age",
     b"authorization",
     b"cache-control",
@@ -80,9 +81,11 @@ _NOT_REMEMBERED = frozenset(
 
 _MAX_REMEMBERED = 2048
 _MAX_REMEMBERED_BYTES = 128
+OUR_PREFIX = b"l5d-"
 PLAIN_LINES: dict[bytes, tuple[bytes, bytes]] = {}
 """Lines seen lately that mean nothing to a proxy, with the name and value they parse to; filled by `field`."""
-_SPECIAL_LINES: dict[bytes, tuple[bytes, bytes]] = {}
+SPECIAL_LINES: dict[bytes, tuple[tuple[bytes, bytes], int]] = {}
+"""The same for lines that do mean something, with their kinds."""
 _NAMES: dict[bytes, tuple[bytes, int, bool]] = {}
 """Names as they were written: in lower case, of which kind, whether their lines are remembered."""
 
@@ -90,13 +93,8 @@ _AUTHORITY = re.compile(rb"(?:\[[0-9A-Za-z:.%~_-]+\]|[0-9A-Za-z._~%!$&'()*+;=-]*
 _NEVER_NOMINATED = frozenset({b"close", b"keep-alive", b"upgrade", b"te", b""})
 
 
-def kind_of(name: bytes) -> int:
-    """What a header of that (lower-case) name means to a proxy."""
-    return _KINDS.get(name, PLAIN)
-
-
-def field(line: bytes) -> tuple[bytes, bytes]:
-    """The lower-case name and the value of a header line.
+def field(line: bytes) -> tuple[tuple[bytes, bytes], int]:
+    """The lower-case name and the value of a header line, and what it means to a proxy.
 
     Raises:
         MessageError: it is no header that everyone reads the same way.
@@ -115,14 +113,15 @@ def field(line: bytes) -> tuple[bytes, bytes]:
         if len(PLAIN_LINES) >= _MAX_REMEMBERED:
             PLAIN_LINES.clear()
         PLAIN_LINES[line] = pair
-    return pair
+    return pair, PLAIN
 
 
 def _learn(line: bytes, name: bytes) -> tuple[bytes, int, bool]:
     if not name or name.translate(None, TOKEN):
         raise _bad_name(line, name, b":" if b":" in line else b"")
     lower = name.lower()
-    known = lower, kind_of(lower), lower not in _NOT_REMEMBERED
+    kind = KINDS.get(lower, OURS if lower.startswith(OUR_PREFIX) else PLAIN)
+    known = lower, kind, lower not in _NOT_REMEMBERED
     if len(name) <= _MAX_REMEMBERED_BYTES:
         if len(_NAMES) >= _MAX_REMEMBERED:
             _NAMES.clear()
@@ -130,10 +129,7 @@ def _learn(line: bytes, name: bytes) -> tuple[bytes, int, bool]:
     return known
 
 
-def _special(line: bytes, name: bytes, kind: int, rest: bytes) -> tuple[bytes, bytes]:
-    known = _SPECIAL_LINES.get(line)
-    if known is not None:
-        return known
+def _special(line: bytes, name: bytes, kind: int, rest: bytes) -> tuple[tuple[bytes, bytes], int]:
     value = rest.strip(b" \t")
     if value.translate(None, TEXT):
         raise _bad_value(value)
@@ -144,12 +140,12 @@ def _special(line: bytes, name: bytes, kind: int, rest: bytes) -> tuple[bytes, b
         raise MessageError(Refused.CODING, "a transfer coding other than chunked")
     elif kind == LENGTH and not (value.isdigit() and len(value) <= 18):
         raise MessageError(Refused.LENGTH, "a content-length that is no number")
-    pair = name, value
+    entry = (name, value), kind
     if kind != DROP and len(line) <= _MAX_REMEMBERED_BYTES:
-        if len(_SPECIAL_LINES) >= _MAX_REMEMBERED:
-            _SPECIAL_LINES.clear()
-        _SPECIAL_LINES[line] = pair
-    return pair
+        if len(SPECIAL_LINES) >= _MAX_REMEMBERED:
+            SPECIAL_LINES.clear()
+        SPECIAL_LINES[line] = entry
+    return entry
 
 
 def _bad_name(line: bytes, name: bytes, colon: bytes) -> MessageError:
@@ -195,7 +191,7 @@ def trailers_of(lines: list[bytes], strip: frozenset[bytes]) -> Headers | None:
     """
     kept = []
     for line in lines:
-        pair = PLAIN_LINES.get(line) or field(line)
+        pair = PLAIN_LINES.get(line) or field(line)[0]
         if pair[0] not in _FORBIDDEN_IN_TRAILERS and pair[0] not in strip:
             kept.append(pair)
     return kept or None

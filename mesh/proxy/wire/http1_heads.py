@@ -15,7 +15,9 @@ from mesh.proxy.wire.http1_fields import (
     EXPECT,
     HOST,
     LENGTH,
+    OURS,
     PLAIN_LINES,
+    SPECIAL_LINES,
     TE,
     TEXT,
     TOKEN,
@@ -24,7 +26,6 @@ from mesh.proxy.wire.http1_fields import (
     MessageError,
     check_authority,
     field,
-    kind_of,
     tokens,
     without_nominated,
 )
@@ -32,19 +33,34 @@ from mesh.proxy.wire.message import Headers, RequestHead, ResponseHead
 
 MAX_TARGET_BYTES = 16 * 1024
 MAX_METHOD_BYTES = 32
+MAX_FIELDS = 100
+"""Of one head or one set of trailers; hyper's limit."""
 MAX_START_LINE = MAX_METHOD_BYTES + MAX_TARGET_BYTES + 10
 
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")}
 _H2C = b"h2c"
 
+_MAX_REMEMBERED, _MAX_REMEMBERED_BYTES = 1024, 128
+_REQUEST_LINES: dict[bytes, tuple[str, bytes, bool]] = {}
+_STATUS_LINES: dict[bytes, tuple[int, bytes, bool]] = {}
+"""Seen lately, as `http1_fields` does it with headers; only the usual ones."""
+
 
 def request_line(line: bytes) -> tuple[str, bytes, bool]:
     """Method, target, whether it is HTTP/1.0."""
+    known = _REQUEST_LINES.get(line)
+    if known is not None:
+        return known
     parts = line.split(b" ")
     if len(parts) == 3 and len(line) <= MAX_TARGET_BYTES:
         method = _METHODS.get(parts[0])
         if method is not None and parts[2] == b"HTTP/1.1" and parts[1] and not parts[1].translate(None, VISIBLE):
-            return method, parts[1], False
+            known = method, parts[1], False
+            if len(line) <= _MAX_REMEMBERED_BYTES:
+                if len(_REQUEST_LINES) >= _MAX_REMEMBERED:
+                    _REQUEST_LINES.clear()
+                _REQUEST_LINES[line] = known
+            return known
     return _unusualrequest_line(line, parts)
 
 
@@ -77,13 +93,14 @@ def request_of(lines: list[bytes], strip: frozenset[bytes]) -> RequestHead:
     head.method, target, http_1_0 = request_line(lines[0])
     headers: Headers = []
     connection = upgrade = host = None
-    remembered = PLAIN_LINES.get
+    remembered, special = PLAIN_LINES.get, SPECIAL_LINES.get
+    if len(lines) > MAX_FIELDS + 1:
+        raise MessageError(Refused.TOO_MANY_HEADERS, f"a head of more than {MAX_FIELDS} fields")
     del lines[0]
     for line in lines:
         pair = remembered(line)
         if pair is None:
-            pair = field(line)
-            kind = kind_of(pair[0])
+            pair, kind = special(line) or field(line)
             if kind:
                 value = pair[1]
                 if kind == HOST:
@@ -102,11 +119,11 @@ def request_of(lines: list[bytes], strip: frozenset[bytes]) -> RequestHead:
                     head.expect_continue = True
                 elif kind == TE:
                     head.te_trailers = head.te_trailers or b"trailers" in tokens(value)
-                elif kind != DROP:
+                elif kind == UPGRADE:
                     upgrade = value if upgrade is None else upgrade + b", " + value
+                elif kind == OURS and pair[0] not in strip:
+                    headers.append(pair)
                 continue
-        if strip and pair[0] in strip:
-            continue
         headers.append(pair)
     head.headers = headers
     if head.chunked:
@@ -192,6 +209,9 @@ def _stays(options: list[bytes]) -> bool:
 
 def status_line(line: bytes) -> tuple[int, bytes, bool]:
     """Status, reason, whether it is HTTP/1.0."""
+    known = _STATUS_LINES.get(line)
+    if known is not None:
+        return known
     version, code, reason = line[:9], line[9:12], line[13:]
     http_1_0 = version == b"HTTP/1.0 "
     if not http_1_0 and version != b"HTTP/1.1 ":
@@ -200,7 +220,12 @@ def status_line(line: bytes) -> tuple[int, bytes, bool]:
         raise MessageError(Refused.REQUEST_LINE, "a status that is no number of three digits")
     if len(line) > MAX_START_LINE or reason.translate(None, TEXT):
         raise MessageError(Refused.REQUEST_LINE, "a reason that is too long, or has control characters")
-    return int(code), reason, http_1_0
+    known = int(code), reason, http_1_0
+    if len(line) <= _MAX_REMEMBERED_BYTES:
+        if len(_STATUS_LINES) >= _MAX_REMEMBERED:
+            _STATUS_LINES.clear()
+        _STATUS_LINES[line] = known
+    return known
 
 
 def response_of(lines: list[bytes]) -> tuple[ResponseHead, bool]:
@@ -208,13 +233,14 @@ def response_of(lines: list[bytes]) -> tuple[ResponseHead, bool]:
     head.status, head.reason, http_1_0 = status_line(lines[0])
     headers: Headers = []
     connection = upgrade = None
-    remembered = PLAIN_LINES.get
+    remembered, special = PLAIN_LINES.get, SPECIAL_LINES.get
+    if len(lines) > MAX_FIELDS + 1:
+        raise MessageError(Refused.TOO_MANY_HEADERS, f"a head of more than {MAX_FIELDS} fields")
     del lines[0]
     for line in lines:
         pair = remembered(line)
         if pair is None:
-            pair = field(line)
-            kind = kind_of(pair[0])
+            pair, kind = special(line) or field(line)
             if kind == LENGTH:
                 _take_length(head, pair[1])
                 continue

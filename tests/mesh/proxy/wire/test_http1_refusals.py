@@ -9,13 +9,12 @@ from mesh.proxy.wire.errors import Refused
 from mesh.proxy.wire.http1 import (
     MAX_EMPTY_LINES,
     MAX_EXTENSION_BYTES,
-    MAX_FIELDS,
     MAX_HEAD_BYTES,
     MAX_TRAILER_BYTES,
     RequestReader,
 )
 from mesh.proxy.wire.http1_fields import MessageError
-from mesh.proxy.wire.http1_heads import MAX_METHOD_BYTES, MAX_TARGET_BYTES
+from mesh.proxy.wire.http1_heads import MAX_FIELDS, MAX_METHOD_BYTES, MAX_TARGET_BYTES
 
 HOWS = pytest.mark.parametrize("how", ["whole", "byte by byte"])
 
