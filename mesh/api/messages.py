@@ -81,6 +81,10 @@ class ProfileRoute(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     name: str
     methods: tuple[str, ...] = ()
     path_regexes: tuple[str, ...] = ()
+    also_paths: tuple[str, ...] = ()
+    """Expressions that the path must match as well, each of them."""
+    not_paths: tuple[str, ...] = ()
+    """Expressions none of which the path may match."""
     is_retryable: bool = False
     timeout_seconds: float | None = None
     response_classes: tuple[ResponseClass, ...] = ()

@@ -66,7 +66,7 @@ class _Path:
             return self._value if b"?" in self._value else self._value + query
         rest = (path[:mark] if mark >= 0 else path)[self._prefix_length :]
         if rest in (b"", b"/"):
-            return (self._value + rest if not self._value.endswith(b"/") else self._value) + query or b"/"
+            return (self._value if self._value.endswith(b"/") else self._value + rest or b"/") + query
         return self._value.rstrip(b"/") + (rest if rest.startswith(b"/") else b"/" + rest) + query
 
 

@@ -276,7 +276,7 @@ def _from_profile(profile: Profile, now: float) -> Router:
         _Matcher(
             _profile_route(r, budget, backends, shares),
             methods=frozenset(r.methods),
-            path=_any_regex(r.path_regexes),
+            path=_profile_path(r),
         )
         for r in profile.routes
     ]
@@ -356,7 +356,21 @@ def _backends(specs: tuple[BackendSpec, ...], own: str) -> tuple[tuple[WeightedB
 def _any_regex(patterns: tuple[str, ...]) -> Callable[[str], bool] | None:
     if not patterns:
         return None
-    return compile_whole("|".join(f"(?:{p})" for p in patterns))
+    matchers = [compile_whole(pattern) for pattern in patterns]
+    return matchers[0] if len(matchers) == 1 else lambda path: any(matches(path) for matches in matchers)
+
+
+def _profile_path(route: ProfileRoute) -> Callable[[str], bool] | None:
+    wanted = _any_regex(route.path_regexes)
+    if not route.also_paths and not route.not_paths:
+        return wanted
+    required = [compile_whole(pattern) for pattern in route.also_paths] + ([wanted] if wanted is not None else [])
+    unwanted = _any_regex(route.not_paths)
+
+    def matches(path: str) -> bool:
+        return all(one(path) for one in required) and not (unwanted is not None and unwanted(path))
+
+    return matches
 
 
 def _any_path(route: HttpRouteSpec) -> Callable[[str], bool] | None:

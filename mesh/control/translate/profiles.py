@@ -1,11 +1,11 @@
 """ServiceProfile → `Profile`.
 
-A condition may nest `all`, `any` and `not`; the message knows only methods and path expressions. So a condition is
-rewritten as alternatives (disjunctive normal form), each of them a route of the same name:
+A condition may nest `all`, `any` and `not`; the message knows only methods and path expressions that must or must not
+match. So a condition is rewritten as alternatives (disjunctive normal form), each of them a route of the same name:
 
-    all: [A, B]   methods intersect, paths join by look-ahead: (?=A\\Z)B
+    all: [A, B]   methods intersect, the path must match both
     any: [A, B]   two routes, in order
-    not: A        the other methods; the path that A does not match: (?!A\\Z).*
+    not: A        the other methods; a path that A does not match
 
 First match wins, so routes of one name in a row behave as the one route that was written. All routes share one
 budget, Linkerd's default (0.2, 10 per second, 10 s) where the profile has none: its destination controller fills it
@@ -40,8 +40,8 @@ MIN_TTL_SECONDS, MAX_TTL_SECONDS = 1.0, 60.0
 """Bounds of tower's budget window."""
 MAX_TIMEOUT_SECONDS = 86_400.0
 
-_Alternative = tuple[frozenset[str] | None, tuple[str, ...]]
-"""Methods (None: any) and path expressions that must all match."""
+_Alternative = tuple[frozenset[str] | None, tuple[str, ...], tuple[str, ...]]
+"""Methods (None: any), path expressions that must all match, and those none of which may."""
 
 
 def profile_message(
@@ -108,12 +108,14 @@ def _routes(route: ServiceProfileRoute, path: FieldPath, complain: Complain) -> 
         ProfileRoute(
             name=route.name,
             methods=tuple(sorted(methods)) if methods is not None else (),
-            path_regexes=(_conjunction(regexes),) if regexes else (),
+            path_regexes=required[:1],
+            also_paths=required[1:],
+            not_paths=forbidden,
             is_retryable=route.is_retryable,
             timeout_seconds=timeout or None,
             response_classes=tuple(classes),
         )
-        for methods, regexes in alternatives
+        for methods, required, forbidden in alternatives
     ]
 
 
@@ -295,7 +297,7 @@ def _meet(left: _Alternative, right: _Alternative) -> _Alternative | None:
     methods = left[0] if right[0] is None else right[0] if left[0] is None else left[0] & right[0]
     if methods is not None and not methods:
         return None  # no method is both: this alternative matches nothing
-    return methods, tuple(dict.fromkeys(left[1] + right[1]))
+    return methods, tuple(dict.fromkeys(left[1] + right[1])), tuple(dict.fromkeys(left[2] + right[2]))
 
 
 def _bounded(alternatives: list[_Alternative], path: FieldPath) -> list[_Alternative]:
@@ -308,16 +310,10 @@ def _method(text: str, path: FieldPath, negated: bool) -> _Alternative:
     method = text.upper()
     if method not in METHODS:
         raise Unusable(path, f"{text!r} is not an HTTP method; use one of {', '.join(sorted(METHODS))}")
-    return (METHODS - {method} if negated else frozenset({method})), ()
+    return (METHODS - {method} if negated else frozenset({method})), (), ()
 
 
 def _path(regex: str, path: FieldPath, negated: bool) -> _Alternative:
     if (problem := hazard(regex)) is not None:
         raise Unusable(path, f"{regex!r} is not a regular expression that a proxy may run: {problem}")
-    return None, ((f"(?!(?:{regex})\\Z).*" if negated else regex),)
-
-
-def _conjunction(regexes: tuple[str, ...]) -> str:
-    """One expression that matches a whole path when all of `regexes` do."""
-    *others, last = regexes
-    return "".join(f"(?=(?:{regex})\\Z)" for regex in others) + (f"(?:{last})" if others else last)
+    return (None, (), (regex,)) if negated else (None, (regex,), ())

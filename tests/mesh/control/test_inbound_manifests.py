@@ -199,7 +199,7 @@ MISTAKES = [
         "type: Exact, value: x",
         "54: spec.rules[0].matches[0].path.value: 'x' is not an absolute",
     ),
-    ("type: Exact, value: /x", "type: RegularExpression, value: (a+)+", "54: spec.rules[0].matches[0].path.value"),
+    ("type: Exact, value: /x", "type: RegularExpression, value: (?=a)b", "54: spec.rules[0].matches[0].path.value"),
     (
         "  - matches: [{path",
         "  - filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [a]}}]\n    matches: [{path",
