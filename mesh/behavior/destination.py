@@ -30,7 +30,7 @@ class Destination(Generic[T, C]):
     def __init__(self, authority: str, settings: BackendSettings, driver: Driver[T, C], rng: Random) -> None:
         self.authority = authority
         self._settings = settings
-        self._drivers = {settings.multiplex: driver}
+        self._served = {settings.multiplex: (driver, settings)}
         self._rng = rng
         self._endpoints: dict[str, Endpoint] | None = None
         self._profile: Profile | None = None
@@ -48,10 +48,10 @@ class Destination(Generic[T, C]):
     def usable(self) -> bool:
         return self.router is not None and self.backend is not None
 
-    def serve(self, now: float, multiplex: Multiplex, driver: Driver[T, C]) -> None:
+    def serve(self, now: float, driver: Driver[T, C], settings: BackendSettings) -> None:
         """Adds a backend for another protocol, with a driver of its own: pools and estimates differ by protocol, as
         linkerd2-proxy has a stack for each."""
-        self._drivers[multiplex] = driver
+        self._served[settings.multiplex] = (driver, settings)
         self._build(now)
 
     def apply(self, now: float, message: WatchMessage) -> None:
@@ -113,14 +113,13 @@ class Destination(Generic[T, C]):
             self.router = build_router(self._profile, self._policy, now)
             self.backend_authorities = _authorities(self.router)
         policy, ruled = self._policy, not self._profile.exists
-        common = replace(
-            self._settings,
-            queue=policy.queue,
-            accrual=policy.failure_accrual if ruled else None,
-            load_bias=policy.load_bias if ruled else None,
-        )
-        for multiplex, driver in self._drivers.items():
-            settings = replace(common, multiplex=multiplex)
+        for multiplex, (driver, own) in self._served.items():
+            settings = replace(
+                own,
+                queue=policy.queue,
+                accrual=policy.failure_accrual if ruled else None,
+                load_bias=policy.load_bias if ruled else None,
+            )
             backend = self.backends.get(multiplex)
             if backend is None:
                 backend = self.backends[multiplex] = Backend(settings, driver, self._rng, now)

@@ -12,16 +12,17 @@ from random import Random
 import uvloop
 
 from mesh.proxy.config import Config, InvalidConfig, load_config
-from mesh.proxy.log import start_logging
+from mesh.proxy.log import LogControl, start_logging
 from mesh.proxy.proxy import Proxy
 
 
-async def _run(config: Config) -> int:
+async def _run(config: Config, log_control: LogControl) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    proxy = Proxy(config, os.environ, Random())  # balancing and jitter, not secrets
+    # Random: for balancing and jitter, not for secrets.
+    proxy = Proxy(config, os.environ, Random(), log_control=log_control, shutdown=stop.set)
     starting = loop.create_task(proxy.start())
     stopping = loop.create_task(stop.wait())
     await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -50,8 +51,7 @@ def main() -> int:
     except InvalidConfig as error:
         print(f"gameday proxy: {error}", file=sys.stderr)
         return 2
-    start_logging(config.log)
-    return uvloop.run(_run(config))
+    return uvloop.run(_run(config, start_logging(config.log)))
 
 
 if __name__ == "__main__":

@@ -119,7 +119,12 @@ class BackendDriver:
         self.arm()
 
     def finished(
-        self, endpoint: Endpoint, connection: Connection | None, rtt: float, failed: bool | None, head: ResponseHead | None
+        self,
+        endpoint: Endpoint,
+        connection: Connection | None,
+        rtt: float,
+        failed: bool | None,
+        head: ResponseHead | None,
     ) -> None:
         """As `Backend.finished`. `head`: of a response that is retried (the penalty for a busy server reads it)."""
         backend = self.backend
@@ -240,13 +245,13 @@ class BackendDriver:
         return series
 
     def _connect_failed(self, connection: AnyConnection, cause: Cause, *, handshake: bool) -> None:
-        self._telemetry.connect_failed(cause)
+        self._telemetry.connect_failed(cause, connection.endpoint.spec.address)
         self._report_failure(connection, cause, handshake)
 
     def handshake_failed(self, connection: AnyConnection, error: BaseException | None) -> None:
         self._stop_deadline(connection)
         reason = failure_reason(error)
-        self._telemetry.handshake_failed(reason)
+        self._telemetry.handshake_failed(reason, connection.endpoint.spec.address)
         self._report_failure(connection, Cause.CONNECT_TIMEOUT if reason == "timeout" else Cause.CONNECT, True)
 
     def _report_failure(self, connection: AnyConnection, cause: Cause, handshake: bool) -> None:

@@ -20,7 +20,9 @@ from mesh.proxy.config import Address, Config, ControlService
 from mesh.proxy.control import ControlClient
 from mesh.proxy.identity import IdentityClient
 from mesh.proxy.inbound.service import InboundService
+from mesh.proxy.log import LogControl
 from mesh.proxy.metrics import Registry, Sample
+from mesh.proxy.observation import Observation
 from mesh.proxy.outbound.discovery import Discovery
 from mesh.proxy.outbound.service import OutboundService
 from mesh.proxy.telemetry import DirectionTelemetry, OutboundTelemetry, ProcessTelemetry
@@ -42,9 +44,18 @@ class _NoIdentity:
 class Proxy:
     """Owns the listeners and the long-running tasks."""
 
-    def __init__(self, config: Config, environment: Mapping[str, str], rng: Random) -> None:
+    def __init__(
+        self,
+        config: Config,
+        environment: Mapping[str, str],
+        rng: Random,
+        *,
+        log_control: LogControl | None = None,
+        shutdown: Callable[[], None] | None = None,
+    ) -> None:
+        """`shutdown`: what POST /shutdown calls, where that is enabled."""
         self.config = config
-        self.registry = Registry()
+        self.registry = Registry(retention=config.metrics_retain_idle)
         self._loop = loop = asyncio.get_running_loop()
         self._process = ProcessTelemetry(self.registry, VERSION)
         enabled = config.identity is not None
@@ -65,7 +76,23 @@ class Proxy:
         self.inbound = InboundService(config, loop, rng, inbound_telemetry, credentials)
         if self.identity is not None:
             self.identity.on_renewal(self.discovery.forgive)
-        self._admin = Admin(self.registry, lambda: self._ready, environment)
+        self.observation = Observation(
+            config,
+            self.registry,
+            loop,
+            rng,
+            inbound=(self.inbound, inbound_telemetry),
+            outbound=(self.outbound, outbound_telemetry),
+            contexts=lambda: credentials.contexts,
+        )
+        self._admin = Admin(
+            self.registry,
+            lambda: self._ready,
+            environment,
+            recorder=self.observation.recorder,
+            log=log_control,
+            shutdown=shutdown if config.shutdown_endpoint else None,
+        )
         self._ready = False
         self._servers: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -90,6 +117,9 @@ class Proxy:
             self._tasks.append(self._loop.create_task(self._policy.watch(path, self.inbound.policy.apply)))
         await self._listen(self.config.outbound_listen, self.outbound.accept)
         await self._listen(self.config.inbound_listen, self.inbound.accept)
+        for address, target in (self.config.forwards or {}).items():
+            await self._listen(address, self.outbound.forwarding(target))
+        self.observation.start()
         self._ready = True
         log.info("ready: outbound %s, inbound %s", self.config.outbound_listen, self.config.inbound_listen)
 
@@ -112,7 +142,9 @@ class Proxy:
         """Lets go of everything."""
         for server in self._servers:
             server.close()
+        await self.observation.stop()
         self.discovery.stop()
+        self.inbound.tcp.stop()
         if self.inbound.pool is not None:
             self.inbound.pool.shut_down()
         for service in (self.outbound, self.inbound):

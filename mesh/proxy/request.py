@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from mesh.proxy.driver import BackendDriver
     from mesh.proxy.observe import Observer
     from mesh.proxy.outbound.mirror import Mirror
+    from mesh.proxy.series import BackendSeries, EndpointSeries
     from mesh.proxy.server import Client
     from mesh.proxy.session import Session
-    from mesh.proxy.series import BackendSeries, EndpointSeries
 
 REPLAY_LIMIT_BYTES = 64 * 1024
 BODY_BUFFER_BYTES = 64 * 1024

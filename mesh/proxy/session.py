@@ -8,16 +8,35 @@ from typing import Any
 class Session:
     """One accepted connection, as policy, metrics, logs and tap see it."""
 
-    __slots__ = ("informational", "local", "peer", "peer_identity", "peer_ip", "permit", "permit_generation", "tls")
+    __slots__ = (
+        "informational",
+        "local",
+        "peer",
+        "peer_identity",
+        "peer_ip",
+        "permit",
+        "permit_generation",
+        "target",
+        "tls",
+    )
 
     def __init__(
-        self, peer: str = "", local: str = "", *, identity: str | None = None, tls: bool = False, informational: bool = True
+        self,
+        peer: str = "",
+        local: str = "",
+        *,
+        target: str | None = None,
+        identity: str | None = None,
+        tls: bool = False,
+        informational: bool = True,
     ) -> None:
         self.peer = peer
         """`ip:port` of the client."""
         self.peer_ip = peer.rpartition(":")[0].strip("[]")
         self.local = local
         """`ip:port` that the client dialled (the original destination where the connection was redirected)."""
+        self.target = target
+        """The same, where the connection did not mean us: it was redirected, or forwarded from a port; else None."""
         self.peer_identity = identity
         """DNS name in the client's verified certificate; None: un-meshed."""
         self.tls = tls

@@ -34,9 +34,7 @@ class Upstream(Protocol):
     @property
     def endpoint(self) -> EndpointState[Request, Connection]: ...
 
-    def start(
-        self, head: RequestHead, authority: bytes, extra: Headers, body: bytes, end: bool
-    ) -> None:
+    def start(self, head: RequestHead, authority: bytes, extra: Headers, body: bytes, end: bool) -> None:
         """Sends the head and what there is of the body; `end`: that is all of it."""
 
     def send(self, data: bytes, end: bool, trailers: Headers | None) -> None: ...

@@ -39,6 +39,7 @@ class ClientConnection(asyncio.Protocol):
     """One connection of one endpoint; the `Upstream` of the request it serves."""
 
     __slots__ = (
+        "_account",
         "_chunked",
         "_closed",
         "_drained",
@@ -51,7 +52,6 @@ class ClientConnection(asyncio.Protocol):
         "_tcp",
         "_trailers",
         "_tunnel",
-        "_account",
         "deadline",
         "endpoint",
         "gone",
@@ -189,9 +189,7 @@ class ClientConnection(asyncio.Protocol):
 
     # ---- Upstream
 
-    def start(
-        self, head: RequestHead, authority: bytes, extra: Headers, body: bytes, end: bool
-    ) -> None:
+    def start(self, head: RequestHead, authority: bytes, extra: Headers, body: bytes, end: bool) -> None:
         self._reader.expect(head)
         self._tunnel = head.tunnel
         self._chunked = chunked = head.chunked and not head.tunnel

@@ -61,9 +61,7 @@ class ClientStream(Stream):
     def endpoint(self) -> EndpointState[Request, Connection]:
         return self.owner.endpoint
 
-    def start(
-        self, head: RequestHead, authority: bytes, extra: Headers, body: bytes, end: bool
-    ) -> None:
+    def start(self, head: RequestHead, authority: bytes, extra: Headers, body: bytes, end: bool) -> None:
         if not head.http_2:
             extra = [*extra, ORIG_PROTO[head.http_1_0]]
         self.send_request(head, authority, extra, end and not body)

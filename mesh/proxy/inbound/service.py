@@ -17,6 +17,7 @@ from mesh.proxy.driver import Credentials
 from mesh.proxy.inbound.accept import Detect
 from mesh.proxy.inbound.app import ROUTE, AppPool
 from mesh.proxy.inbound.policy import PortPolicy
+from mesh.proxy.inbound.tcp import TcpInbound
 from mesh.proxy.observe import Observer
 from mesh.proxy.request import Request
 from mesh.proxy.server import Client, Connection, http1, http2
@@ -27,11 +28,6 @@ from mesh.proxy.wire.message import RequestHead
 
 STRIP: frozenset[bytes] = frozenset({b"l5d-client-id", b"l5d-proxy-error", b"l5d-proxy-connection"})
 ORIG_PROTO = b"l5d-orig-proto"
-
-
-class _Unserved(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.abort()
 
 
 class InboundService:
@@ -64,6 +60,7 @@ class InboundService:
         )
         self.identity_name = config.identity.local_name if config.identity is not None else ""
         self.pool = AppPool(config, loop, rng, telemetry) if config.app is not None else None
+        self.tcp = TcpInbound(loop, config, telemetry, self.policy, self)
         self._max_in_flight = config.max_in_flight
         self._authority = str(config.app) if config.app is not None else ""
         self._plaintext_label = telemetry.tls_label(False)
@@ -88,10 +85,10 @@ class InboundService:
         return http2.ServerConnection(self, session, self._tls_tcp if session.tls else self._plaintext_tcp, STRIP)
 
     def opaque(self, session: Session) -> asyncio.Protocol:
-        return _Unserved()
+        return self.tcp.opaque(session)
 
     def transported(self, session: Session) -> asyncio.Protocol:
-        return _Unserved()
+        return self.tcp.transported(session)
 
     # ---- Service of server/
 

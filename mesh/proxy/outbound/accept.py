@@ -72,8 +72,9 @@ class OutboundService(Protocol):
     loop: asyncio.AbstractEventLoop
     config: Config
     telemetry: OutboundTelemetry
-    discovery: Directory
 
+    @property
+    def discovery(self) -> Directory: ...
     def http1(self, session: Session) -> asyncio.Protocol: ...
     def http2(self, session: Session) -> asyncio.Protocol: ...
     def tcp(self, session: Session, target: str) -> asyncio.Protocol: ...
@@ -108,7 +109,8 @@ class OutboundAccept(asyncio.Protocol):
             dialled = original_destination(sock) if sock is not None else None
             self._target = str(dialled) if dialled is not None else None
         peer = _text(transport.get_extra_info("peername"))
-        self._session = Session(peer, self._target or _text(transport.get_extra_info("sockname")))
+        local = self._target or _text(transport.get_extra_info("sockname"))
+        self._session = Session(peer, local, target=self._target)
         if self._target is None:
             self._detect()
         else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from random import Random
 from time import monotonic
 
@@ -22,6 +23,7 @@ from mesh.proxy.control import ControlClient
 from mesh.proxy.driver import Credentials
 from mesh.proxy.outbound.entry import Entry
 from mesh.proxy.outbound.mirror import Mirrors
+from mesh.proxy.outbound.tcp import TcpOutbound, Waiter
 from mesh.proxy.request import Request
 from mesh.proxy.telemetry import OutboundTelemetry
 
@@ -54,6 +56,7 @@ class Discovery:
         self.evictions = telemetry.registry.counters(
             "outbound_discovery_cache_evictions_total", "Destinations forgotten because nobody used them."
         ).counter()
+        self.tcp = TcpOutbound(loop, config, telemetry, credentials, self)
         copies = telemetry.registry.counters("outbound_http_mirrors_total", "Copies of mirrored requests.")
         self.mirrors = Mirrors(loop, rng, copies.counter({"result": "sent"}), copies.counter({"result": "dropped"}))
         for authority, endpoints in (config.static_endpoints or {}).items():
@@ -68,18 +71,54 @@ class Discovery:
                 return
             entry = self._add(authority)
         self.cache.hold(authority, monotonic())
-        if entry.usable or entry.destination.not_found:
-            self.ready(request, entry)
+        if entry.known:
+            self._ready(request, entry)
         else:
-            entry.wait(request)
+            entry.wait(request, partial(self._ready, request, entry), request.fail)
 
-    def ready(self, request: Request, entry: Entry) -> None:
+    def _ready(self, request: Request, entry: Entry) -> None:
         """The entry knows what to do with a request (which holds it)."""
-        if entry.destination.not_found:
-            entry.release()
+        if not entry.destination.not_found:
+            entry.route(request)
+            return
+        entry.release()
+        target = request.session.target
+        if target is None or request.authority == target:
             request.fail(Cause.UNKNOWN_DESTINATION)
         else:
+            # Redirected to us on its way to an address that is nobody's service: egress.
+            entry = self._address(target)
+            self.cache.hold(entry.key, monotonic())
             entry.route(request)
+
+    # ---- opaque connections (`outbound.tcp.Directory`)
+
+    def look_up(self, waiter: Waiter, authority: str) -> None:
+        """Answers the waiter, now or later, exactly once."""
+        entry = self.cache.get(authority)
+        if entry is None:
+            if self._destination is None or self._policy is None or AUTHORITY.fullmatch(authority) is None:
+                waiter.not_found(Cause.UNKNOWN_DESTINATION)
+                return
+            entry = self._add(authority)
+        self.cache.hold(authority, monotonic())
+        if entry.known:
+            self._answer(waiter, entry)
+        else:
+            entry.wait(waiter, partial(self._answer, waiter, entry), waiter.not_found)
+
+    def forget(self, waiter: Waiter, authority: str) -> None:
+        """The waiter left before it was answered."""
+        entry = self.cache.get(authority)
+        if entry is not None:
+            entry.stop_waiting(waiter)
+
+    def _answer(self, waiter: Waiter, entry: Entry) -> None:
+        if entry.destination.not_found:
+            entry.release()
+            waiter.not_found(Cause.UNKNOWN_DESTINATION)
+        else:
+            waiter.found(entry)
 
     def hold(self, authority: str) -> Entry:
         """The entry of a route's backend, watched from now on and held until its `release`."""
@@ -112,6 +151,7 @@ class Discovery:
             self._expiry.cancel()
         for _, entry in self.cache:
             entry.stop()
+        self.tcp.stop()
 
     def _add(self, authority: str) -> Entry:
         assert self._destination is not None
@@ -128,17 +168,30 @@ class Discovery:
 
     def _add_static(self, authority: str, endpoints: tuple[str, ...]) -> None:
         """Endpoints that no control plane names: `ip:port`, or `ip:port=identity` where it is meshed. Held for ever."""
-        entry = Entry(self, authority)
-        now = monotonic()
-        self.cache.put(authority, entry, now)
-        self.cache.hold(authority, now)
         parsed = []
         for endpoint in endpoints:
             address, _, identity = endpoint.partition("=")
             parsed.append(Endpoint(address=address, pod=address, namespace="", identity=identity or None))
+        self._put_known(Entry(self, authority), parsed)
+        self.cache.hold(authority, monotonic())
+
+    def _address(self, target: str) -> Entry:
+        """The entry of an address that is no service's: itself is its only endpoint, un-meshed."""
+        key = f"address {target}"
+        entry = self.cache.get(key)
+        if entry is None:
+            entry = Entry(self, target, key)
+            self._put_known(entry, [Endpoint(address=target, pod="", namespace="")])
+            if self._expiry is None:
+                self._expire()
+        return entry
+
+    def _put_known(self, entry: Entry, endpoints: list[Endpoint]) -> None:
+        self.cache.put(entry.key, entry, monotonic())
+        authority = entry.authority
         entry.apply(Profile(version=0, published_at=0.0, authority=authority, exists=False))
         entry.apply(OutboundPolicy(version=0, published_at=0.0, authority=authority, exists=False))
-        entry.apply(Endpoints(version=0, published_at=0.0, endpoints=tuple(parsed)))
+        entry.apply(Endpoints(version=0, published_at=0.0, endpoints=tuple(endpoints)))
 
     def _expire(self) -> None:
         """Looks for entries that idled out, and again when the next one may (a held one: a whole idle time later)."""

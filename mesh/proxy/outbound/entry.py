@@ -1,18 +1,21 @@
 """One destination as the outbound side uses it: what discovery said, its backends' sockets, the requests that wait.
 
-    route ─► Router ─► filters (failure, redirect, rewrite, mirror) ─► Exchange ─► dispatch ─► one of the route's backends
-                 └─ none: 404                                                                       │
-                                                          HTTP/1 or HTTP/2 driver of this entry ◄───┴─► of another entry
+    route ─► Router ─► filters (failure, redirect, rewrite, mirror) ─► Exchange ─► dispatch ─► a backend of the route
+                 └─ none: 404                                                                    │
+                                                     HTTP/1, HTTP/2 or TCP driver of this entry ◄┴─► of another entry
 
-A backend that is another destination is an entry of its own in the discovery cache, held as long as this one's routes name
-it.
+A backend that is another destination is an entry of its own in the discovery cache, held as long as a route of this one
+names it.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mesh.api.messages import WatchMessage
 from mesh.behavior.backend import BackendSettings, EndpointState, Multiplex
@@ -23,6 +26,7 @@ from mesh.behavior.outcome import Cause
 from mesh.behavior.routes import NO_BACKEND, Route, Router
 from mesh.proxy.client import Connection
 from mesh.proxy.driver import BackendDriver
+from mesh.proxy.outbound.tcp import TCP_SETTINGS, TcpDriver
 from mesh.proxy.request import Request
 from mesh.proxy.series import (
     BackendSeries,
@@ -52,18 +56,21 @@ def service_of(authority: str) -> tuple[str, str, int | None]:
 class Entry:
     """One destination. A request's `Target`."""
 
-    def __init__(self, discovery: Discovery, authority: str) -> None:
+    def __init__(self, discovery: Discovery, authority: str, key: str | None = None) -> None:
         self._discovery = discovery
         self.authority = authority
+        self.key = key if key is not None else authority
+        """In the discovery cache."""
         self.service, self.namespace, self.port = service_of(authority)
         self._http1 = self._make_driver()
         self._http2: BackendDriver | None = None
-        settings = BackendSettings(multiplex=Multiplex.MESHED, pool_idle_seconds=discovery.config.pool_idle)
-        self.destination: Destination[Request, Connection] = Destination(
-            authority, settings, self._http1, discovery.rng
-        )
+        self._tcp: TcpDriver | None = None
+        self._settings = BackendSettings(multiplex=Multiplex.MESHED, pool_idle_seconds=discovery.config.pool_idle)
+        self.destination: Destination[Any, Any] = Destination(authority, self._settings, self._http1, discovery.rng)
+        """Its tickets and connections are those of the driver's protocol."""
         self.watches: list[asyncio.Task[None]] = []
-        self.waiting: dict[Request, asyncio.TimerHandle] = {}
+        self.waiting: dict[object, _Waiting] = {}
+        """Requests and opaque connections that came before it was known where they go."""
         self._router: Router | None = None
         self._routes: dict[int, _RouteUse] = {}
         """By the identity of the router's routes: hashing one for each request would cost more than matching it."""
@@ -120,14 +127,31 @@ class Entry:
         elif self.destination.not_found:
             request.refused(Cause.NO_BACKEND)
         else:
-            loop = self._discovery.loop
-            self.waiting[request] = loop.call_later(DISCOVERY_TIMEOUT_SECONDS, self._give_up_try, request)
+            self._await(request, partial(self.send, request), partial(request.refused, Cause.DISCOVERY_TIMEOUT))
 
     def withdraw(self, request: Request) -> None:
         for entry in (self, *self._backends.values()):
-            timer = entry.waiting.pop(request, None)
-            if timer is not None:
-                timer.cancel()
+            waiting = entry.waiting.pop(request, None)
+            if waiting is not None:
+                waiting.timer.cancel()
+
+    # ---- opaque connections (`outbound.tcp.TcpEntry`)
+
+    @property
+    def protocol(self) -> str:
+        return self.destination.protocol
+
+    @property
+    def egress(self) -> str:
+        return self.destination.egress
+
+    @property
+    def tcp(self) -> TcpDriver:
+        if self._tcp is None:
+            self._tcp = self._discovery.tcp.driver(self.authority)
+            self.destination.serve(monotonic(), self._tcp, TCP_SETTINGS)
+            self._attach()
+        return self._tcp
 
     def answered(self, request: Request) -> None:
         exchange = request.exchange
@@ -148,7 +172,7 @@ class Entry:
         )
 
     def release(self) -> None:
-        self._discovery.cache.release(self.authority, monotonic())
+        self._discovery.cache.release(self.key, monotonic())
 
     # ---- filters
 
@@ -194,31 +218,32 @@ class Entry:
             self._take_router(destination.router)
         if self.waiting and (self.usable or destination.not_found):
             waiting, self.waiting = self.waiting, {}
-            for request, timer in waiting.items():
-                timer.cancel()
-                if request.target is None:
-                    self._discovery.ready(request, self)
-                else:
-                    self.send(request)
+            for one in waiting.values():
+                one.timer.cancel()
+                one.go_on()
 
     def forgive(self) -> None:
         """Our certificate is new: endpoints that refused the old one get another try at once."""
-        for driver in (self._http1, self._http2):
+        for driver in (self._http1, self._http2, self._tcp):
             if driver is not None and driver.backend is not None:
                 driver.backend.forgive(monotonic())
                 driver.arm()
 
-    def wait(self, request: Request) -> None:
-        """Holds a request until it is known where and how to send it."""
-        loop = self._discovery.loop
-        self.waiting[request] = loop.call_later(DISCOVERY_TIMEOUT_SECONDS, self._give_up, request)
+    @property
+    def known(self) -> bool:
+        """Whether it is known where it is, or that it is nowhere."""
+        return self.usable or self.destination.not_found
 
-    def stop_waiting(self, request: Request) -> bool:
-        """False where the request was not waiting."""
-        timer = self.waiting.pop(request, None)
-        if timer is None:
+    def wait(self, who: object, go_on: Callable[[], None], give_up: Callable[[Cause], None]) -> None:
+        """Holds a request or connection, which holds this entry, until it is known where and how to send it."""
+        self._await(who, go_on, partial(self._give_up, give_up))
+
+    def stop_waiting(self, who: object) -> bool:
+        """False where it was not waiting."""
+        waiting = self.waiting.pop(who, None)
+        if waiting is None:
             return False
-        timer.cancel()
+        waiting.timer.cancel()
         self.release()
         return True
 
@@ -228,19 +253,22 @@ class Entry:
         for entry in self._backends.values():
             entry.release()
         self._backends.clear()
-        for driver in (self._http1, self._http2):
+        for driver in (self._http1, self._http2, self._tcp):
             if driver is not None:
                 driver.shut_down()
         self._balancer.close()
 
-    def _give_up(self, request: Request) -> None:
-        self.waiting.pop(request)
-        self.release()
-        request.fail(Cause.DISCOVERY_TIMEOUT)
+    def _await(self, who: object, go_on: Callable[[], None], give_up: Callable[[], None]) -> None:
+        timer = self._discovery.loop.call_later(DISCOVERY_TIMEOUT_SECONDS, self._time_out, who, give_up)
+        self.waiting[who] = _Waiting(timer, go_on)
 
-    def _give_up_try(self, request: Request) -> None:
-        self.waiting.pop(request)
-        request.refused(Cause.DISCOVERY_TIMEOUT)
+    def _time_out(self, who: object, give_up: Callable[[], None]) -> None:
+        del self.waiting[who]
+        give_up()
+
+    def _give_up(self, give_up: Callable[[Cause], None]) -> None:
+        self.release()
+        give_up(Cause.DISCOVERY_TIMEOUT)
 
     def _take_router(self, router: Router | None) -> None:
         self._router = router
@@ -259,13 +287,14 @@ class Entry:
         if self._http2 is None:
             driver = self._http2 = self._make_driver()
             driver.balancer = self._balancer
-            self.destination.serve(monotonic(), Multiplex.ALWAYS, driver)
+            self.destination.serve(monotonic(), driver, replace(self._settings, multiplex=Multiplex.ALWAYS))
             self._attach()
         return self._http2
 
     def _attach(self) -> None:
         """Gives the drivers the machines that discovery made for them."""
-        for multiplex, driver in ((Multiplex.MESHED, self._http1), (Multiplex.ALWAYS, self._http2)):
+        pairs = ((Multiplex.MESHED, self._http1), (Multiplex.ALWAYS, self._http2), (Multiplex.NEVER, self._tcp))
+        for multiplex, driver in pairs:
             backend = self.destination.backends.get(multiplex)
             if driver is not None and backend is not None:
                 if driver.backend is None:
@@ -315,6 +344,12 @@ class Entry:
         )
         use = self._routes[id(route)] = _RouteUse(route, series)
         return use
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    timer: asyncio.TimerHandle
+    go_on: Callable[[], None]
 
 
 class _RouteUse:

@@ -9,11 +9,14 @@ accept ─► HTTP/1 or HTTP/2 ─► Request ─► authority ─► Entry ─�
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from random import Random
 
 from mesh.behavior.outcome import Cause
 from mesh.proxy.observe import Observer
+from mesh.proxy.outbound.accept import OutboundAccept
 from mesh.proxy.outbound.discovery import Discovery
+from mesh.proxy.outbound.tcp import TcpForward
 from mesh.proxy.request import Request
 from mesh.proxy.server import Client, Connection, http1, http2
 from mesh.proxy.session import Session
@@ -23,25 +26,7 @@ from mesh.proxy.wire.message import RequestHead
 
 STRIP: frozenset[bytes] = frozenset({b"l5d-client-id", b"l5d-proxy-error", b"l5d-proxy-connection", b"l5d-orig-proto"})
 """Headers by which proxies speak to each other; an app cannot say them."""
-
-
-class OutboundDetect(asyncio.Protocol):
-    """Placeholder until the accept stack lands."""
-
-    def __init__(self, service: OutboundService) -> None:
-        self._service = service
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        service = self._service
-        peer = self._transport.get_extra_info("peername")
-        session = Session(f"{peer[0]}:{peer[1]}")
-        upper = service.http2(session) if data.startswith(b"PRI * HTTP/2.0") else service.http1(session)
-        self._transport.set_protocol(upper)
-        upper.connection_made(self._transport)
-        upper.data_received(data)
+TUNNEL = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 
 
 class OutboundService:
@@ -72,14 +57,22 @@ class OutboundService:
 
     # ---- protocols for accepted connections
 
-    def accept(self) -> asyncio.Protocol:
-        return OutboundDetect(self)
+    def accept(self) -> OutboundAccept:
+        """The protocol for a new connection (the listener's factory)."""
+        return OutboundAccept(self)
+
+    def forwarding(self, target: str) -> Callable[[], OutboundAccept]:
+        """The factory of a listener whose connections go to `target`."""
+        return lambda: OutboundAccept(self, target)
 
     def http1(self, session: Session) -> asyncio.Protocol:
         return http1.ServerConnection(self, session, self._tcp, STRIP)
 
     def http2(self, session: Session) -> asyncio.Protocol:
         return http2.ServerConnection(self, session, self._tcp, STRIP)
+
+    def tcp(self, session: Session, target: str) -> asyncio.Protocol:
+        return self.discovery.tcp.forward(session, target)
 
     # ---- Service of server/
 
@@ -110,7 +103,10 @@ class OutboundService:
                 request.fail(Refused.HOST_MISSING)
                 return
         request.authority = authority
-        self.discovery.find(request, authority)
+        if request.head.method == "CONNECT" and request.session.target is None:
+            self._tunnel(request, authority)
+        else:
+            self.discovery.find(request, authority)
 
     def ended(self, request: Request) -> None:
         self.in_flight -= 1
@@ -119,6 +115,25 @@ class OutboundService:
         entry = self.discovery.cache.get(request.authority)
         if entry is not None:
             entry.stop_waiting(request)
+
+    def _tunnel(self, request: Request, authority: str) -> None:
+        """A client that uses us as its HTTP proxy wants a connection to `authority`, not a request there."""
+        client = request.client
+        if isinstance(client, http1.ServerConnection):
+            self.in_flight -= 1
+            client.hand_over(
+                lambda refuse: TcpForward(
+                    self.discovery.tcp,
+                    client.session,
+                    authority,
+                    self._tcp,
+                    new=False,
+                    greeting=TUNNEL,
+                    on_refusal=refuse,
+                )
+            )
+        else:
+            request.fail(Refused.UNSUPPORTED)
 
     def _normalise(self, raw: bytes) -> str:
         """`host:port` in lower case, port 80 where none is given; remembered, because few occur and often."""

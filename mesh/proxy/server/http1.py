@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
+from mesh.behavior.outcome import Cause
 from mesh.proxy.server import Service, Transport
 from mesh.proxy.session import Session
 from mesh.proxy.telemetry import TcpSeries
@@ -190,9 +192,7 @@ class ServerConnection(asyncio.Protocol):
 
     def answer(self, request: Request, answer: Answer) -> None:
         ask = request.head
-        close = (
-            answer.close or not ask.keep_alive or self._service.draining or not request.body_done or ask.tunnel
-        )
+        close = answer.close or not ask.keep_alive or self._service.draining or not request.body_done or ask.tunnel
         self._out.append(answer_bytes(answer, informational=self.session.informational, close=close))
         self.flush()
         self._finished(close)
@@ -222,6 +222,25 @@ class ServerConnection(asyncio.Protocol):
             out.clear()
             self._tcp.written.value += len(data)
             self.transport.write(data)
+
+    def hand_over(self, make: Callable[[Callable[[Cause], None]], asyncio.Protocol]) -> None:
+        """The current request was a CONNECT: whoever `make` makes has the connection from now on. It is given a way
+        to have us answer instead, as long as it has sent nothing."""
+        self._closing = True
+        self.current = self._arriving = None
+        self._watch_head(False)
+        self._service.connection_closed(self)
+        transport = cast("asyncio.Transport", self.transport)
+        upper = make(self._answer_tunnel)
+        transport.set_protocol(upper)
+        upper.connection_made(transport)
+        held = self._reader.take_held()
+        if held:
+            upper.data_received(held)
+
+    def _answer_tunnel(self, cause: Cause) -> None:
+        self._service.refused(cause)
+        self._answer_refusal(cause)
 
     # ---- for the service
 

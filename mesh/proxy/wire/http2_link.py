@@ -318,8 +318,7 @@ class H2Link:
         while ring and self.send_window > 0:
             stream = ring.popleft()
             backlog = stream._backlog
-            if backlog is None:
-                continue  # reset meanwhile
+            assert backlog is not None
             backlog.waiting = False
             if stream._send_window > 0:
                 stream.write_frame(backlog)
@@ -394,7 +393,10 @@ class H2Link:
 
     def _drop(self, stream: Stream) -> None:
         stream._sending = stream._receiving = stream.blocked = False
-        stream._backlog = None
+        if stream._backlog is not None:
+            if stream._backlog.waiting:
+                self.ring.remove(stream)
+            stream._backlog = None
         del self.streams[stream.id]
         stream.consumed(stream._held)
 

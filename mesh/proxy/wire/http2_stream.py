@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Backlog:
-    """What a stream has to send and the peer's windows do not let through. Exists only while there is something."""
+    """What a stream has to send and the peer's windows do not let through. Exists only while there are such bytes."""
 
     __slots__ = ("chunks", "end", "offset", "queued", "trailers", "waiting")
 
@@ -223,47 +223,35 @@ class Stream:
 
     def pump(self) -> None:
         """Sends what waits, as far as both windows allow; gets in line for the connection's."""
-        while (backlog := self._backlog) is not None and not backlog.waiting:
-            if not self._fits(backlog):
+        connection = self.connection
+        while (backlog := self._backlog) is not None and not backlog.waiting and self._send_window > 0:
+            if connection.send_window <= 0:
+                backlog.waiting = True
+                connection.ring.append(self)
                 return
             self.write_frame(backlog)
 
-    def _fits(self, backlog: Backlog) -> bool:
-        if not backlog.queued:
-            return True
-        if self._send_window <= 0:
-            return False
-        if self.connection.send_window <= 0:
-            backlog.waiting = True
-            self.connection.ring.append(self)
-            return False
-        return True
-
     def write_frame(self, backlog: Backlog) -> None:
-        """Sends one frame of what waits, and the end after the last."""
+        """Sends one frame of what waits, and the end after the last. Both windows must be open."""
         connection = self.connection
-        if backlog.queued:
-            room = min(self._send_window, connection.send_window, connection.max_send_frame)
-            chunk = backlog.chunks[0]
-            start = backlog.offset
-            piece = chunk[start : start + room] if start or len(chunk) > room else chunk
-            size = len(piece)
-            if start + size == len(chunk):
-                backlog.chunks.popleft()
-                backlog.offset = 0
-            else:
-                backlog.offset = start + size
-            backlog.queued -= size
-            self._send_window -= size
-            connection.send_window -= size
+        room = min(self._send_window, connection.send_window, connection.max_send_frame)
+        chunk = backlog.chunks[0]
+        start = backlog.offset
+        piece = chunk[start : start + room] if start or len(chunk) > room else chunk
+        size = len(piece)
+        if start + size == len(chunk):
+            backlog.chunks.popleft()
+            backlog.offset = 0
         else:
-            piece, size = b"", 0
+            backlog.offset = start + size
+        backlog.queued -= size
+        self._send_window -= size
+        connection.send_window -= size
+        connection.useful_frames += 1
         last = not backlog.queued
         flags = END_STREAM if last and backlog.end and backlog.trailers is None else 0
-        if size or flags:
-            connection.useful_frames += 1
-            connection.out.append(frame_header.pack(size << 8, flags, self.id))
-            connection.out.append(piece)
+        connection.out.append(frame_header.pack(size << 8, flags, self.id))
+        connection.out.append(piece)
         if last:
             self._backlog = None
             if backlog.trailers is not None:
