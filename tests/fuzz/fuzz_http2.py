@@ -189,8 +189,8 @@ class Owner:
         assert len(connection._rest) < SETTINGS_USED.max_frame + 9
         assert len(connection._reset) <= MAX_RESET_REMEMBERED
         assert connection._block_bytes <= MAX_BLOCK_BYTES + SETTINGS_USED.max_frame
-        waiting = [stream for stream in connection.ring if stream._backlog is not None]
-        assert not waiting or connection.send_window == 0 or self.error
+        assert not connection.ring or connection.send_window == 0 or self.error
+        assert len({stream.id for stream in connection.ring}) == len(connection.ring) <= len(connection.streams)
         for stream_id, stream in connection.streams.items():
             assert stream.id == stream_id
             assert stream.open

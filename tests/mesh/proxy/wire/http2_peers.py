@@ -71,7 +71,7 @@ class Side:
     """One of our connections and its owner."""
 
     def __init__(self, *, client: bool, consuming: bool = True, settings: H2Settings | None = None) -> None:
-        self.time = 0.0
+        self.time = 1_000.0
         self.accepting = True
         self.consuming = consuming
         self.accepted: list[Notes] = []

@@ -298,8 +298,9 @@ def test_goaway_of_the_peer_returns_what_it_has_not_seen() -> None:
     seen, unseen = side.request(request()), side.request(request())
     oracle.talk()
     oracle.h2.send_headers(1, [(b":status", b"204")], end_stream=True)
+    answer = oracle.h2.data_to_send()
     oracle.h2.close_connection(NO_ERROR, last_stream_id=1)
-    side.connection.feed(oracle.h2.data_to_send())
+    side.connection.feed(oracle.h2.data_to_send() + answer)
     assert (response_of(seen).status, seen.code) == (204, None)
     assert unseen.code == REFUSED_STREAM
     assert side.goaways == [(1, NO_ERROR)]

@@ -334,7 +334,6 @@ def test_resets_of_streams_that_lived_are_no_flood() -> None:
         side.time += limits.RAPID_SECONDS * 1.01
         return frame(RST_STREAM, 0, 2 * number + 1, word(CANCEL))
 
-    side.time = 0
     limit = limits.RAPID_RESET
     assert flood(patient, limit.burst + 50, side)[1] == ""
     # The clock refills the allowance too: hold it still to see that none was spent.
@@ -363,20 +362,25 @@ def test_a_block_without_end_is_stopped_by_its_frames() -> None:
         side.connection.feed(frame(CONTINUATION, 0, 1))
 
 
-def oversized(encoder: hpack.Encoder) -> bytes:
-    """A head of about 70 KiB that also puts something into the table, as frames."""
-    fields = [*HEAD, (b"remember", b"me"), *[(b"x-%d" % n, b"v" * 2_000) for n in range(33)], (b"last", b"entry")]
-    block = encoder.encode(fields, huffman=False)
-    parts = [block[start : start + 16_384] for start in range(0, len(block), 16_384)]
-    data = frame(HEADERS, 0, 1, parts[0])
-    for part in parts[1:-1]:
-        data += frame(CONTINUATION, 0, 1, part)
-    return data + frame(CONTINUATION, END_HEADERS, 1, parts[-1])
+OVERSIZED = {
+    "many fields": [(b"x-%d" % n, b"v" * 2_000) for n in range(33)],
+    "few large fields": [(b"x-%d" % n, b"v" * 11_000) for n in range(6)],
+    "one field of the table again and again": [(b"x", b"v" * 3_900)] * 17,
+}
 
 
-def test_a_header_list_over_64_kib_is_refused_and_the_table_stays_right() -> None:
+@pytest.mark.parametrize("what", OVERSIZED)
+def test_a_header_list_over_64_kib_is_refused_and_the_table_stays_right(what: str) -> None:
     encoder = hpack.Encoder()
-    side = server(oversized(encoder))
+    # Known from an earlier request: with a hundred bytes, seventeen times 3,900.
+    data = frame(HEADERS, END_HEADERS | END_STREAM, 1, encoder.encode([*HEAD, OVERSIZED[what][0]], huffman=False))
+    block = encoder.encode([*HEAD, *OVERSIZED[what], (b"last", b"entry")], huffman=False)
+    data += frame(HEADERS, 0, 3)
+    for start in range(0, len(block), 16_384):
+        data += frame(
+            CONTINUATION, END_HEADERS if start + 16_384 >= len(block) else 0, 1, block[start : start + 16_384]
+        )
+    side = server(data)
     assert side.accepted[0].cause is Refused.HEAD_TOO_LARGE
     assert frames(side.connection.output())[-1] == (RST_STREAM, 0, 1, word(PROTOCOL_ERROR))
     side.connection.feed(frame(HEADERS, END_HEADERS | END_STREAM, 3, encoder.encode([*HEAD, (b"last", b"entry")])))
@@ -422,6 +426,39 @@ def test_data_beyond_the_window_of_a_stream_that_we_reset_is_no_longer_forgiven(
         side.connection.feed(frame(DATA, 0, 1, bytes(16_000)))
 
 
+@pytest.mark.parametrize("last", [frame(RST_STREAM, 0, 1, word(CANCEL)), frame(DATA, END_STREAM, 1, b"a")])
+def test_after_its_own_end_a_stream_that_we_reset_is_closed_for_good(last: bytes) -> None:
+    side = server(OPEN)
+    side.accepted[0].reset(CANCEL)
+    side.connection.feed(frame(DATA, 0, 1, b"a") + last)
+    with pytest.raises(H2ConnectionError) as caught:
+        side.connection.feed(frame(DATA, 0, 1, b"a"))
+    assert caught.value.code == STREAM_CLOSED
+
+
+def test_padding_is_credited_at_once() -> None:
+    side = server(OPEN)
+    for _ in range(5_000):  # 1.3 MB of padding, more than all windows
+        side.connection.feed(frame(DATA, PADDED, 1, b"\xff" + b"a" + bytes(255)))
+    assert side.accepted[0].body == b"a" * 5_000
+
+
+def test_a_large_block_is_cut_into_frames_of_which_the_last_ends_it() -> None:
+    side = server(WHOLE)
+    side.accepted[0].send_response(response(200, [(b"x", b"v" * 40_000)]), [], True)
+    assert [(kind, flags) for kind, flags, *_ in frames(side.connection.output())[1:]] == [
+        (HEADERS, END_STREAM),
+        (CONTINUATION, 0),
+        (CONTINUATION, END_HEADERS),
+    ]
+
+
+def test_quiet_times_save_up_no_more_than_the_burst() -> None:
+    limit = limits.Limit("a test", burst=3, per_second=1, per_useful_frame=1)
+    allowance = limits.Allowance(limit, 0.0, 0)
+    assert [allowance.spend(1_000.0, 1_000) for _ in range(5)] == [True, True, True, False, False]
+
+
 def test_a_peer_that_never_opens_its_window_costs_what_was_sent_to_it() -> None:
     side = server(setting(4, 0), WHOLE)
     stream = side.accepted[0]
@@ -435,6 +472,20 @@ def test_a_peer_that_never_opens_its_window_costs_what_was_sent_to_it() -> None:
     assert side.connection.output() == b""
     stream.reset(CANCEL)
     assert stream._backlog is None
+
+
+def test_streams_that_are_reset_while_they_wait_for_the_connections_window_leave_nothing() -> None:
+    side = server(setting(4, 1_000_000), OPEN)
+    side.accepted[0].send_data(bytes(65_535), False)
+    for number in range(1, 5):
+        side.connection.feed(frame(HEADERS, END_HEADERS, 2 * number + 1, BLOCK))
+        for _ in range(3):
+            side.accepted[number].send_data(b"waits", False)
+        side.connection.feed(frame(WINDOW_UPDATE, 0, 0, word(7)))
+        side.accepted[number].send_data(b"waits", False)
+        assert list(side.connection.ring) == [side.accepted[number]]
+        side.connection.feed(frame(RST_STREAM, 0, 2 * number + 1, word(CANCEL)))
+        assert not side.connection.ring
 
 
 def test_streams_refused_over_the_limit_are_told_so() -> None:
