@@ -1,6 +1,7 @@
 """What an HTTP/2 connection does as a whole: SETTINGS, windows, PING, GOAWAY, resets, allowances, and its output.
 
-`http2.py` builds on it what concerns messages. The two are one machine; this half needs nothing of the other.
+`http2.py` builds on it what concerns messages. The two are one machine; this half needs nothing of the other. It
+stays whole because SETTINGS, windows and resets change the same few numbers.
 """
 
 from __future__ import annotations
