@@ -287,6 +287,8 @@ class Relays:
             moved = end.received + (end.other.received if end.other is not None else 0)
             if moved != before:
                 self.open[end] = (moved, now)
+            elif end.closed:
+                terminate(end)  # closed a while ago, and its peer has not taken what was written
             elif now - since >= idle_seconds:
                 self.idled += 1
                 end.close()

@@ -22,7 +22,7 @@ from mesh.proxy.dial import Dialler, Peer, ServerEnd
 from mesh.proxy.session import Session
 from mesh.proxy.tcp import End, Relays, Transport, join, reset, terminate
 from mesh.proxy.telemetry import DirectionTelemetry, TcpSeries
-from mesh.proxy.wire.errors import ANSWERS, Refused
+from mesh.proxy.wire.errors import Refused
 from mesh.proxy.wire.tls import TlsShim
 from mesh.proxy.wire.transport_header import InvalidHeader, SessionProtocol, decode_header
 
@@ -146,7 +146,7 @@ class InboundForward(End):
         """Nothing to settle: nobody balances these."""
 
     def _refuse(self, cause: Refused) -> None:
-        self._inbound.telemetry.tcp_failed(ANSWERS[cause].label, self.session.peer)
+        self._inbound.telemetry.tcp_failed(cause.value, self.session.peer)
         self.reset()
 
 
@@ -178,13 +178,13 @@ class Transported(asyncio.Protocol):
         header, size = found
         if header.name is not None:
             # A name is for a gateway to other clusters, which this proxy is not.
-            self._refuse(ANSWERS[Refused.GATEWAY_DOMAIN_INVALID].label)
+            self._refuse(Refused.GATEWAY_DOMAIN_INVALID.value)
             return
         inbound, session = self._inbound, self._session
         if header.protocol is None:
             following: asyncio.Protocol = InboundForward(inbound, session, header.port)
         elif inbound.app_at(header.port) is None:
-            self._refuse(ANSWERS[Refused.NO_APP].label)
+            self._refuse(Refused.NO_APP.value)
             return
         elif header.protocol is SessionProtocol.HTTP1:
             following = inbound.http.http1(session)

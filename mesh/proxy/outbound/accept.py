@@ -30,7 +30,6 @@ from mesh.proxy.session import Session
 from mesh.proxy.tcp import reset, tune
 from mesh.proxy.telemetry import OutboundTelemetry
 from mesh.proxy.wire import detect
-from mesh.proxy.wire.errors import ANSWERS
 
 SO_ORIGINAL_DST = 80
 """linux/netfilter_ipv4.h; `IP6T_SO_ORIGINAL_DST` is the same number at level IPPROTO_IPV6."""
@@ -83,7 +82,18 @@ class OutboundService(Protocol):
 class OutboundAccept(asyncio.Protocol):
     """The listener's protocol: waits for hint and first read, and hands over."""
 
-    __slots__ = ("_asking", "_deadline", "_ended", "_first", "_hinted", "_service", "_session", "_target", "_transport")
+    __slots__ = (
+        "_asking",
+        "_deadline",
+        "_ended",
+        "_first",
+        "_hinted",
+        "_paused",
+        "_service",
+        "_session",
+        "_target",
+        "_transport",
+    )
 
     def __init__(self, service: OutboundService, target: str | None = None) -> None:
         """`target`: where a port forward's connections go."""
@@ -96,6 +106,7 @@ class OutboundAccept(asyncio.Protocol):
         self._ended = False
         self._asking = False
         self._hinted = False
+        self._paused = False
 
     # ---- asyncio.Protocol
 
@@ -122,7 +133,8 @@ class OutboundAccept(asyncio.Protocol):
         if self._hinted:
             self._decide()
         else:
-            self._transport.pause_reading()  # one read is all that detection looks at
+            self._paused = True  # one read is all that detection looks at
+            self._transport.pause_reading()
 
     def eof_received(self) -> bool:
         if not self._first:
@@ -150,7 +162,7 @@ class OutboundAccept(asyncio.Protocol):
             self._hint("opaque" if port in self._service.config.opaque_ports else "detect")
         else:
             # linkerd2-proxy fails the connection, too: without policy nobody knows whether it may be carried.
-            self._service.telemetry.tcp_failed(ANSWERS[cause].label, self._session.local)
+            self._service.telemetry.tcp_failed(cause.value, self._session.local)
             reset(self._transport)
 
     # ---- inside
@@ -206,8 +218,8 @@ class OutboundAccept(asyncio.Protocol):
         if self._ended:
             if not upper.eof_received():
                 transport.close()
-        elif not self._hinted:
-            transport.resume_reading()  # paused, where the first read came before the hint
+        elif self._paused:
+            transport.resume_reading()
 
     def _settle(self) -> None:
         if self._deadline is not None:

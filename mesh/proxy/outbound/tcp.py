@@ -26,7 +26,6 @@ from mesh.proxy.dial import Dialler, Peer, ServerEnd
 from mesh.proxy.session import Session
 from mesh.proxy.tcp import End, Relays, join, terminate
 from mesh.proxy.telemetry import OutboundTelemetry, TcpSeries
-from mesh.proxy.wire.errors import ANSWERS
 from mesh.proxy.wire.tls import Contexts, TlsShim
 from mesh.proxy.wire.transport_header import TransportHeader, encode_header
 
@@ -205,6 +204,11 @@ class TcpOutbound:
         """The protocol for an accepted connection whose bytes go to `target` (`host:port`)."""
         return TcpForward(self, session, target, self.series)
 
+    def tunnel(self, session: Session, target: str, greeting: bytes, on_refusal: Callable[[Cause], None]) -> TcpForward:
+        """The same for a connection that an HTTP server gives up (CONNECT). `greeting` is what the client is told once
+        there is a server; `on_refusal` answers where there is none, and has the transport's protocol set back."""
+        return TcpForward(self, session, target, self.series, new=False, greeting=greeting, on_refusal=on_refusal)
+
     def is_own(self, address: Address) -> bool:
         """Whether it is one of our own listeners: dialling it would go round for ever."""
         return address in self._own
@@ -230,9 +234,8 @@ class TcpForward(End):
         greeting: bytes = b"",
         on_refusal: Callable[[Cause], None] | None = None,
     ) -> None:
-        """For a connection that an HTTP server hands over (CONNECT): `new` False, because it is counted already;
-        `greeting`, what the client is told once there is a server; `on_refusal`, who answers in our stead where there
-        is none (without it the connection is reset)."""
+        """`new`: the connection is not counted as open yet. `greeting` and `on_refusal`: see `TcpOutbound.tunnel`;
+        without them the client hears nothing, and is reset where there is no server."""
         super().__init__(series, new=new)
         self._outbound = outbound
         self.session = session
@@ -294,7 +297,7 @@ class TcpForward(End):
         if self.closed:
             return  # its client left in the meantime
         if cause not in (Cause.CONNECT, Cause.CONNECT_TIMEOUT):  # those were counted when they were seen
-            self._outbound.telemetry.tcp_failed(ANSWERS[cause].label, self.target)
+            self._outbound.telemetry.tcp_failed(cause.value, self.target)
         if self._on_refusal is not None:
             self.closed = True
             self._on_refusal(cause)
