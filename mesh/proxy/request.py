@@ -471,7 +471,6 @@ class Request:
         assert self._rtt is not None
         self.upstream = None
         self._stop_timer()
-        self.client.flush()
         if self.client.write_paused:
             upstream.pause(False)
         failed = exchange.route.failed(self.status, self.grpc_status)

@@ -224,8 +224,8 @@ class App:
                 if connection.our_state is not h11.DONE:
                     return
                 connection.start_next_cycle()
-        except OSError:
-            pass  # the proxy gave up on this connection
+        except (OSError, h11.RemoteProtocolError):
+            pass  # the proxy gave up on this connection, or passed on what is no HTTP
         finally:
             self._writers.discard(writer)
             writer.close()

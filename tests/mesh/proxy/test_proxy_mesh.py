@@ -82,8 +82,9 @@ def test_the_server_proves_its_name_with_tls_1_3_and_asks_for_a_certificate(tmp_
     async def scenario(made: World) -> None:
         payment = await made.pod("payment")
         assert payment.proxy.identity is not None
-        context = payment.proxy.identity.client_context
-        assert context is not None
+        contexts = payment.proxy.identity.contexts
+        assert contexts is not None
+        context = contexts.control
         inbound = payment.config.inbound_listen
         _, writer = await asyncio.open_connection(
             inbound.host, inbound.port, ssl=context, server_hostname=payment.identity
@@ -179,7 +180,7 @@ def test_the_default_policy_decides_who_may_call(tmp_path: Path, policy: str, me
         cart, payment = await made.pod("cart"), await made.pod("payment")
         assert payment.app is not None
         made.control.inbound("shop", "payment-0", payment.app.address.port, policy)
-        await until(lambda: payment.proxy.inbound.policy.default_policy == policy)
+        await until(lambda: payment.proxy.inbound.policy.message.server_name == policy)
         assert (await cart.send(payment)).status == meshed
         assert (await direct(payment, "/")).status == plain
 
@@ -205,17 +206,16 @@ def test_after_expiry_new_handshakes_fail_and_are_counted_while_the_established_
             assert (await ask()).status == 200, "an open connection outlives its certificate"
             await asyncio.sleep(0.1)
 
-        # Two at once need a second connection, and no new handshake succeeds: it waits for the first and is served.
+        # Two at once share what is open, although no new handshake would succeed.
         both = await asyncio.gather(ask(), cart.send(payment))
         assert [reply.status for reply in both] == [200, 200]
 
-        # With the old connections gone nothing is left: 504 once, 503 from then on, told apart from a slow server.
+        # With the old connection gone nothing is left: 504 once, 503 from then on, told apart from a slow server.
         entry = cart.proxy.discovery.cache.get(payment.authority)
         assert entry is not None
-        for state in entry.driver.backend.endpoints.values():
-            for connection, _ in list(state.idle):
-                connection.transport.abort()
-                entry.driver.lost(connection)
+        for state in entry.destination.backend.endpoints.values():
+            assert state.shared is not None
+            state.shared.abort()
         started = time.monotonic()
         first = await cart.send(payment)
         assert (first.status, first.headers["l5d-proxy-error"]) == (504, "service in fail-fast")
@@ -250,6 +250,8 @@ def test_an_expired_server_is_refused_by_its_clients(tmp_path: Path) -> None:
 
 
 def test_a_pod_that_is_not_who_discovery_says_is_refused(tmp_path: Path) -> None:
+    """Its proxy takes another's name for the app's own TLS, so the handshake meets an app that speaks none."""
+
     async def scenario(made: World) -> None:
         cart, payment = await made.pod("cart"), await made.pod("payment")
         wrong = Endpoint(
@@ -259,9 +261,29 @@ def test_a_pod_that_is_not_who_discovery_says_is_refused(tmp_path: Path) -> None
         made.serve(authority, [])
         made.control.endpoints(authority, [wrong])
         assert (await cart.send(authority)).status == 504
-        assert cart.metric("tls_handshake_failures_total", reason="identity_mismatch", direction="outbound") >= 1
+        assert cart.metric("tls_handshake_failures_total", direction="outbound") >= 1
         assert payment.app is not None
         assert payment.app.requests == []
+
+    run_in_world(tmp_path, scenario)
+
+
+def test_a_server_that_proves_another_name_is_refused(tmp_path: Path) -> None:
+    async def scenario(made: World) -> None:
+        cart, payment = await made.pod("cart"), await made.pod("payment")
+        assert payment.proxy.identity is not None
+        assert payment.proxy.identity.contexts is not None
+        address = Address("127.0.0.1", free_port())
+        impostor = await asyncio.start_server(
+            lambda reader, writer: None, address.host, address.port, ssl=payment.proxy.identity.contexts.server
+        )
+        authority = authority_of("inventory")
+        made.serve(authority, [])
+        there = Endpoint(address=str(address), pod="x", namespace="shop", identity=identity_of("inventory"))
+        made.control.endpoints(authority, [there])
+        assert (await cart.send(authority)).status == 504
+        assert cart.metric("tls_handshake_failures_total", reason="identity_mismatch", direction="outbound") >= 1
+        impostor.close()
 
     run_in_world(tmp_path, scenario)
 

@@ -386,7 +386,7 @@ def test_a_client_that_leaves_frees_its_place(tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
         entry = cart.proxy.discovery.cache.get(payment.authority)
         assert entry is not None
-        assert all(state.load.pending == 0 for state in entry.driver.backend.endpoints.values())
+        assert all(state.load.pending == 0 for state in entry.destination.backend.endpoints.values())
 
     run_in_world(tmp_path, scenario)
 
