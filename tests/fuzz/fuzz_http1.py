@@ -41,7 +41,6 @@ EXPLAINED = {
     "llhttp: stops at a close or a tunnel": "as h11",
     "llhttp: characters in chunk extensions": "it takes tokens and quoted strings; nothing depends on what is in them",
     "llhttp: authority of CONNECT": "it judges the target by its own grammar",
-    "llhttp: values with obs-text or trailing blanks": "read as opaque by us, RFC 9110 section 5.5",
 }
 NOT_PASSED_ON = {
     *(b"connection", b"content-length", b"transfer-encoding", b"host", b"te", b"upgrade", b"keep-alive"),
