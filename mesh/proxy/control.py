@@ -1,10 +1,20 @@
 """The control plane as a proxy sees it: one POST for certificates, long GETs that stream a JSON object a line.
 
-A watch reconnects for ever with backoff (100 ms to 10 s, jitter 0.1, as Linkerd's control client) and never forgets
-what it heard: whoever listens keeps the last snapshot. A stream that says nothing for `SILENCE_SECONDS` is taken for
-dead; the server sends a blank line every five seconds.
+    watch ─► (its turn to connect) ─► TLS ─► GET ─► lines ─► on_message
+      ▲                                                         │
+      ├── backoff ◄── the stream ended, or never began          │
+      └── look again ── parked ◄── "no such thing", and newer such watches take all the places there are
 
-asyncio streams serve well here: a handful of long connections, none of them on a request's way.
+A watch reconnects for ever with backoff (100 ms to 10 s, jitter 0.1, as Linkerd's control client). It never forgets
+what it heard: whoever listens keeps the last snapshot, and the first message after a reconnect is a whole one. A stream
+that says nothing for `SILENCE_SECONDS` is taken for dead; the server sends a blank line every five seconds.
+
+Each watch is an HTTP/1.1 connection of its own, so that one can be looked at with curl (Linkerd: one gRPC stream each,
+all on one connection). Two things keep that cheap. The connection is our own TLS shim and one reader: 35 KB, where
+uvloop's TLS and asyncio's streams take 190 KB. And names that clients make up cannot hold connections: of the watches
+whose answer was that nothing is there, the latest `MAX_ABSENT` stay connected and hear at once when it comes to be; the
+others are parked, which costs a timer, and look again every `LOOK_AGAIN_SECONDS`. Watches of what exists are as many as
+the cluster has services. `MAX_CONNECTING` bounds the rest.
 """
 
 from __future__ import annotations
@@ -13,26 +23,32 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from random import Random
+from typing import cast
 
 import msgspec
 
-from mesh.api.messages import WatchMessage, decode_line
+from mesh.api.messages import Endpoints, EndpointsChange, NotFound, OutboundPolicy, WatchMessage, decode_line
 from mesh.behavior.backoff import Backoff
 from mesh.proxy.config import ControlService
 from mesh.proxy.metrics import Registry
-from mesh.proxy.telemetry import UPDATE_LATENCY_BUCKETS
+from mesh.proxy.telemetry import UPDATE_LATENCY_BUCKETS, ControlSeries
 from mesh.proxy.wire.http1 import ResponseReader
 from mesh.proxy.wire.http1_fields import MessageError
 from mesh.proxy.wire.message import Headers, ResponseHead
-from mesh.proxy.wire.tls import failure_reason
+from mesh.proxy.wire.tls import TlsShim, Upper, failure_reason
 
 CONNECT_TIMEOUT_SECONDS = 3.0
-SILENCE_SECONDS = 15.0
+SILENCE_SECONDS, SILENT_LOOKS = 15.0, 3
 BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS, BACKOFF_JITTER = 0.1, 10.0, 0.1
 MAX_LINE_BYTES = 16 * 1024 * 1024
+MAX_CONNECTING = 32
+"""Connections to one service that are being opened at once; more wait for their turn, first come, first served."""
+MAX_ABSENT = 32
+"""Of one service. Enough for a client that is up before the services that it calls."""
+LOOK_AGAIN_SECONDS = 6.0
+"""A little longer than an unused destination is remembered, so that a name used once is asked for once."""
 
 log = logging.getLogger("control")
 
@@ -57,16 +73,19 @@ class ControlClient:
         self._rng = rng
         self._local = (bind_ip, 0) if bind_ip is not None else None
         self._addr = str(service.address)
-        self._requests = registry.counters("control_request_total", "Requests to the control plane.").counter(
-            {"addr": self._addr}
-        )
-        self._responses = registry.counters("control_response_total", "Answers of the control plane.")
+        self._connecting = asyncio.Semaphore(MAX_CONNECTING)
+        self._absent: dict[_Exchange, None] = {}
+        """Open watches of what does not exist, longest known first."""
+        self._series = ControlSeries(registry, self._addr)
         self._handshake_failures = registry.counters(
             "tls_handshake_failures_total", "TLS handshakes that failed, by reason."
         )
         self._latency = registry.histograms(
             "control_update_latency_seconds", "From a change's publication to its application.", UPDATE_LATENCY_BUCKETS
         ).histogram({"addr": self._addr})
+        self._parked = registry.counters(
+            "control_watches_parked_total", "Watches of what does not exist that made way for newer ones."
+        ).counter({"addr": self._addr})
 
     async def post(self, path: str, body: bytes, timeout: float) -> bytes:
         """The body of a 200 answer.
@@ -76,11 +95,12 @@ class ControlClient:
         """
         head = f"POST {path} HTTP/1.1\r\nhost: {self.service.name}\r\ncontent-type: application/json\r\n"
         message = f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body
+        parts: list[bytes] = []
         try:
             async with asyncio.timeout(timeout):
-                parts = [part async for part in self._exchange(message)]
+                await self._run(_Exchange(message, parts.append, self._series))
         except TimeoutError:
-            self._count("timeout", failed=True)
+            self._series.answered("timeout", True)
             raise ControlError(f"{self._addr}: no answer within {timeout:g} s") from None
         return b"".join(parts)
 
@@ -88,120 +108,261 @@ class ControlClient:
         """Streams `path` for ever. Cancel the task to stop."""
         backoff = Backoff(BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS, BACKOFF_JITTER)
         versions: dict[str, int] = {}
+        message = f"GET {path} HTTP/1.1\r\nhost: {self.service.name}\r\n\r\n".encode()
         while True:
+            lines = _Lines(self, on_message, versions, backoff)
+            exchange = lines.exchange = _Exchange(message, lines.take, self._series)
             try:
-                await self._stream(path, on_message, versions, backoff)
-                log.info("%s%s: the stream ended", self._addr, path)
+                await self._run(exchange)
+                if not exchange.parked:
+                    log.info("%s%s: the stream ended", self._addr, path)
             except ControlError as error:
                 log.warning("%s%s: %s", self._addr, path, error)
-            await asyncio.sleep(backoff.next(self._rng))
+            finally:
+                self._absent.pop(exchange, None)
+            parked = exchange.parked
+            del exchange, lines
+            if parked:
+                await asyncio.sleep(LOOK_AGAIN_SECONDS * (1 + BACKOFF_JITTER * self._rng.random()))
+            else:
+                await asyncio.sleep(backoff.next(self._rng))
 
-    async def _stream(
-        self, path: str, on_message: Callable[[WatchMessage], None], versions: dict[str, int], backoff: Backoff
-    ) -> None:
-        buffer = bytearray()
-        message = f"GET {path} HTTP/1.1\r\nhost: {self.service.name}\r\n\r\n".encode()
-        async with aclosing(self._exchange(message)) as parts:
-            async for part in parts:
-                backoff.reset()
-                *lines, buffer = (buffer + part).split(b"\n")
-                if len(buffer) > MAX_LINE_BYTES:
-                    raise ControlError("a line without end")
-                for line in lines:
-                    if line.strip():
-                        self._take(bytes(line), on_message, versions)
+    # ---- for the lines of a watch
 
-    def _take(self, line: bytes, on_message: Callable[[WatchMessage], None], versions: dict[str, int]) -> None:
-        try:
-            message = decode_line(line)
-        except msgspec.DecodeError as error:
-            raise ControlError(f"a message that makes no sense: {error}") from None
-        on_message(message)
-        self._observe(message, versions)
-
-    def _observe(self, message: WatchMessage, versions: dict[str, int]) -> None:
-        """Measures propagation (M8). The first snapshot of a kind is old news and does not count; one after a
-        reconnect does if it is a newer version, for then it was under way all that time."""
+    def heard(self, exchange: _Exchange, message: WatchMessage, versions: dict[str, int]) -> None:
+        """Keeps account of what is absent, and measures propagation (M8). The first snapshot of a kind is old news and
+        does not count; one after a reconnect does if it is a newer version, for then it was under way all that time."""
+        if isinstance(message, NotFound) or (
+            isinstance(message, OutboundPolicy) and not message.exists and not message.egress
+        ):
+            self._absent.setdefault(exchange)
+            if len(self._absent) > MAX_ABSENT:
+                oldest = next(iter(self._absent))
+                del self._absent[oldest]
+                self._parked.value += 1
+                oldest.park()
+        elif isinstance(message, Endpoints | EndpointsChange | OutboundPolicy):
+            self._absent.pop(exchange, None)
         kind = type(message).__name__.removesuffix("Change")
         known = versions.get(kind)
         versions[kind] = message.version
         if known is not None and message.version > known:
             self._latency.observe(max(0.0, time.time() - message.published_at))
 
-    async def _exchange(self, message: bytes) -> AsyncGenerator[bytes, None]:
-        """Sends a request, yields the pieces of a 200 answer's body."""
-        self._requests.value += 1
-        writer: asyncio.StreamWriter | None = None
+    # ---- inside
+
+    async def _run(self, exchange: _Exchange) -> None:
+        """Connects, and waits for the answer's end.
+
+        Raises:
+            ControlError: it was not 200, or not there.
+        """
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-                context = self._context()
-                reader, writer = await asyncio.open_connection(
-                    self.service.address.host,
-                    self.service.address.port,
-                    ssl=context,
-                    server_hostname=self.service.name if context is not None else None,
-                    local_addr=self._local,
-                )
-            writer.write(message)
-            sink = _Sink()
-            parser = ResponseReader(sink)
-            counted = False
-            while not sink.over:
-                async with asyncio.timeout(SILENCE_SECONDS):
-                    data = await reader.read(65536)
-                if not data and not parser.end_of_stream():
-                    raise ControlError("the connection closed in the middle of an answer")
-                if data:
-                    parser.feed(data)
-                if sink.head is not None and not counted:
-                    counted = True
-                    self._count(str(sink.head.status), failed=sink.head.status >= 400)
-                if sink.head is None or sink.head.status == 200:
-                    for part in sink.take():
-                        yield part
-            if sink.head is not None and sink.head.status != 200:
-                raise ControlError(f"{sink.head.status}: {b''.join(sink.take()).decode(errors='replace')[:300]}")
+            async with self._connecting:
+                async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+                    await self._connect(exchange)
+            await exchange.over
         except TimeoutError:
-            self._count("timeout", failed=True)
+            self._series.answered("timeout", True)
             raise ControlError("no answer in time") from None
         except (OSError, ssl.SSLError) as error:
             reason = failure_reason(error)
-            self._count(reason, failed=True)
+            self._series.answered(reason, True)
             if isinstance(error, ssl.SSLError):
                 self._handshake_failures.counter({"direction": "control", "reason": reason}).value += 1
             raise ControlError(str(error) or type(error).__name__) from None
         except MessageError as error:
             raise ControlError(f"not HTTP: {error}") from None
         finally:
-            if writer is not None:
-                writer.transport.abort()
+            exchange.end()
 
-    def _count(self, outcome: str, *, failed: bool) -> None:
-        labels = {"addr": self._addr, "classification": "failure" if failed else "success"}
-        labels["status_code" if outcome.isdigit() else "error"] = outcome
-        self._responses.counter(labels).value += 1
+    async def _connect(self, exchange: _Exchange) -> None:
+        context, address = self._context(), self.service.address
+        protocol: asyncio.Protocol = exchange
+        if context is not None:
+            protocol = exchange.shim = TlsShim(context, exchange, server_side=False, server_hostname=self.service.name)
+        self._series.requests.value += 1
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: protocol, address.host, address.port, local_addr=self._local)
+        await exchange.up
 
 
-class _Sink:
-    """Collects one response."""
+class _Exchange(asyncio.Protocol):
+    """One connection, one request, one answer."""
 
-    def __init__(self) -> None:
-        self.head: ResponseHead | None = None
-        self.over = False
-        self._parts: list[bytes] = []
+    __slots__ = (
+        "_message",
+        "_on_part",
+        "_reader",
+        "_refusal",
+        "_sent_at",
+        "_series",
+        "_silence",
+        "_silent_looks",
+        "_status",
+        "_transport",
+        "over",
+        "parked",
+        "shim",
+        "up",
+    )
 
-    def take(self) -> list[bytes]:
-        parts, self._parts = self._parts, []
-        return parts
+    def __init__(self, message: bytes, on_part: Callable[[bytes], None], series: ControlSeries) -> None:
+        """`on_part` gets the pieces of a 200 answer's body; what it raises ends the exchange."""
+        loop = asyncio.get_running_loop()
+        self.up: asyncio.Future[None] = loop.create_future()
+        """The request is on its way."""
+        self.over: asyncio.Future[None] = loop.create_future()
+        self.parked = False
+        self._message = message
+        self._on_part = on_part
+        self._series = series
+        self._reader = ResponseReader(self)
+        self.shim: TlsShim | None = None
+        self._transport: asyncio.Transport | TlsShim | None = None
+        self._silence: asyncio.TimerHandle | None = None
+        self._silent_looks = 0
+        self._status = 0
+        self._refusal = b""
+        self._sent_at = 0.0
+
+    def park(self) -> None:
+        """Gives the connection up; `over` ends well."""
+        self.parked = True
+        self.end()
+
+    def end(self) -> None:
+        """Lets go of the connection, whatever it is doing."""
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+        if self._transport is not None:
+            self._transport.abort()
+        elif self.shim is not None and self.shim.transport is not None:
+            self.shim.abort()  # in the middle of its handshake
+        self._settle(None)
+
+    # ---- asyncio.Protocol, or the upper side of a TLS shim
+
+    def connection_made(self, transport: asyncio.BaseTransport | TlsShim) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        if self.over.done():
+            self._transport.abort()  # whoever wanted this has left
+            return
+        self._sent_at = time.monotonic()
+        self._watch_silence()
+        self._transport.write(self._message)
+        if not self.up.done():
+            self.up.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        self._silent_looks = 0
+        try:
+            self._reader.feed(data)
+        except (MessageError, ControlError) as error:
+            self._settle(error)
+
+    def eof_received(self) -> None:
+        """The transport closes, and `connection_lost` says what that meant."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+        self._transport = None
+        if error is None and not self.over.done() and not self._reader.end_of_stream():
+            error = ControlError("the connection closed in the middle of an answer")
+        self._settle(error)
+
+    # ---- Watcher of the shim
+
+    def handshake_done(self, shim: TlsShim) -> Upper:
+        return cast("Upper", self)
+
+    def handshake_failed(self, shim: TlsShim, error: BaseException | None) -> None:
+        self._settle(error if error is not None else ConnectionResetError("the connection closed in the handshake"))
+
+    # ---- ResponseSink
 
     def response_interim(self, head: ResponseHead) -> None:
         """Of no interest."""
 
     def response_head(self, head: ResponseHead) -> None:
-        self.head = head
+        self._status = head.status
+        self._series.answered(str(head.status), head.status >= 400, time.monotonic() - self._sent_at)
 
     def response_body(self, data: bytes) -> None:
-        self._parts.append(data)
+        if self._status == 200:
+            self._on_part(data)
+        elif len(self._refusal) < 300:
+            self._refusal += data
 
     def response_end(self, trailers: Headers | None) -> None:
-        self.over = True
+        if self._status == 200:
+            self._settle(None)
+        else:
+            self._settle(ControlError(f"{self._status}: {self._refusal[:300].decode(errors='replace')}"))
+
+    # ---- inside
+
+    def _settle(self, error: BaseException | None) -> None:
+        for future in (self.up, self.over):
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+                future.exception()  # only one of the two is awaited
+
+    def _watch_silence(self) -> None:
+        self._silence = asyncio.get_running_loop().call_later(SILENCE_SECONDS / SILENT_LOOKS, self._look)
+
+    def _look(self) -> None:
+        """A few looks at whether anything came are cheaper than a timer for each time that something does."""
+        self._silent_looks += 1
+        if self._silent_looks < SILENT_LOOKS:
+            self._watch_silence()
+        else:
+            self._silence = None
+            self._settle(TimeoutError())
+
+
+class _Lines:
+    """Makes messages of a stream's pieces."""
+
+    __slots__ = ("_backoff", "_client", "_on_message", "_rest", "_versions", "exchange")
+
+    def __init__(
+        self,
+        client: ControlClient,
+        on_message: Callable[[WatchMessage], None],
+        versions: dict[str, int],
+        backoff: Backoff,
+    ) -> None:
+        self.exchange: _Exchange = None  # type: ignore[assignment]  # set before anything is received
+        self._client = client
+        self._on_message = on_message
+        self._versions = versions
+        self._backoff = backoff
+        self._rest = bytearray()
+
+    def take(self, part: bytes) -> None:
+        self._backoff.reset()
+        self._rest += part
+        if b"\n" not in part:
+            if len(self._rest) > MAX_LINE_BYTES:
+                raise ControlError("a line without end")
+            return
+        *lines, self._rest = self._rest.split(b"\n")
+        for line in lines:
+            if line.strip():
+                self._take_line(bytes(line))
+
+    def _take_line(self, line: bytes) -> None:
+        try:
+            message = decode_line(line)
+        except msgspec.DecodeError as error:
+            raise ControlError(f"a message that makes no sense: {error}") from None
+        self._on_message(message)
+        self._client.heard(self.exchange, message, self._versions)
