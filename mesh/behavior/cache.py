@@ -58,6 +58,17 @@ class DiscoveryCache(Generic[V]):
         self._used_at.pop(key, None)
         self._held.pop(key, None)
 
+    def evict_least_recent(self) -> bool:
+        """Evicts the entry that was used least recently; False where every one is held."""
+        idle = [key for key, held in self._held.items() if not held]
+        if not idle:
+            return False
+        key = min(idle, key=self._used_at.__getitem__)
+        value = self._entries[key]
+        self.remove(key)
+        self._evict(key, value)
+        return True
+
     def expire(self, now: float) -> float | None:
         """Evicts what idled out; returns when to look again (None: nothing to wait for)."""
         earliest: float | None = None

@@ -18,9 +18,13 @@ from mesh.proxy.proxy import Proxy
 
 async def _run(config: Config, log_control: LogControl) -> int:
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    stop, stop_now = asyncio.Event(), asyncio.Event()
+
+    def signalled() -> None:
+        (stop_now if stop.is_set() else stop).set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, signalled)
     # Random: for balancing and jitter, not for secrets.
     proxy = Proxy(config, os.environ, Random(), log_control=log_control, shutdown=stop.set)
     starting = loop.create_task(proxy.start())
@@ -39,13 +43,20 @@ async def _run(config: Config, log_control: LogControl) -> int:
         await stop.wait()
         if not starting.done():
             starting.cancel()
-        await proxy.drain()
+        draining = loop.create_task(proxy.drain())
+        hurrying = loop.create_task(stop_now.wait())
+        await asyncio.wait((draining, hurrying), return_when=asyncio.FIRST_COMPLETED)
+        if not draining.cancel():
+            draining.result()
     await proxy.stop()
     return status
 
 
 def main() -> int:
-    """Runs until SIGTERM. Exit codes: 0 drained, 1 could not start, 2 wrong configuration."""
+    """Runs until SIGTERM, and then until it is drained or there is another.
+
+    Exit codes: 0 drained, 1 could not start, 2 wrong configuration.
+    """
     try:
         config = load_config()
     except InvalidConfig as error:

@@ -19,6 +19,7 @@ from mesh.behavior.authz import CLUSTER_NETWORKS, DEFAULT_POLICIES, parse_networ
 from mesh.behavior.cache import INBOUND_IDLE_SECONDS, OUTBOUND_IDLE_SECONDS
 from mesh.behavior.renewal import MAX_REFRESH_SECONDS, MIN_REFRESH_SECONDS
 from mesh.proxy.log import InvalidFilter, LogFilter, parse_filter
+from mesh.proxy.trust import InvalidAnchors, parse_anchors, read_anchors
 
 PREFIX = "LINKERD2_PROXY_"
 DEFAULT_OPAQUE_PORTS = frozenset({25, 587, 3306, 4444, 5432, 6379, 9300, 11211})
@@ -55,12 +56,15 @@ class Identity:
 
     service: ControlService
     trust_anchors: str
-    """PEM."""
+    """PEM; one or more."""
     local_name: str
     token_file: str
     """Read anew for every certificate: tokens rotate."""
     min_refresh: float = MIN_REFRESH_SECONDS
     max_refresh: float = MAX_REFRESH_SECONDS
+    trust_anchors_file: str | None = None
+    """LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS_FILE (ours): where `trust_anchors` was read, and is read again whenever it
+    changes. None: it came by variable and stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,9 @@ class Config:
     """For the first byte, and for the handshake after it."""
     pool_idle: float = 3.0
     """linkerd2-proxy's HTTP/1 pool; shorter than the 5 s that common servers keep idle connections."""
+    max_destinations: int = 750
+    """LINKERD2_PROXY_OUTBOUND_MAX_DESTINATIONS (ours): remembered at once, 20 KB each. Over it the one used least
+    recently is forgotten early; where all are in use, requests for new names are shed."""
     max_in_flight: int = 100_000
     """Requests in each direction, beyond which new ones are shed."""
     shutdown_grace: float = 120.0
@@ -183,6 +190,7 @@ def load_config(environment: Mapping[str, str] = os.environ) -> Config:
         detect_timeout=env.seconds("INBOUND_DETECT_TIMEOUT", 10.0),
         pool_idle=env.seconds("OUTBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT", 3.0),
         max_in_flight=env.integer("OUTBOUND_MAX_IN_FLIGHT", 100_000),
+        max_destinations=env.integer("OUTBOUND_MAX_DESTINATIONS", 750),
         shutdown_grace=env.seconds("SHUTDOWN_GRACE_PERIOD", 120.0),
         outbound_detect_timeout=env.seconds("OUTBOUND_DETECT_TIMEOUT", 10.0),
         opaque_ports=env.ports("INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", DEFAULT_OPAQUE_PORTS),
@@ -209,8 +217,20 @@ def load_config(environment: Mapping[str, str] = os.environ) -> Config:
 def _identity(env: _Environment) -> Identity | None:
     names = ("SVC_ADDR", "SVC_NAME", "TRUST_ANCHORS", "LOCAL_NAME", "TOKEN_FILE")
     given = {name: env.text(f"IDENTITY_{name}") for name in names}
-    if not any(given.values()):
+    path = env.text("IDENTITY_TRUST_ANCHORS_FILE") or None
+    if path is None and not any(given.values()):
         return None
+    source = f"{PREFIX}IDENTITY_TRUST_ANCHORS"
+    try:
+        if path is not None:
+            if given["TRUST_ANCHORS"]:
+                raise InvalidConfig(f"{source}_FILE: give this or IDENTITY_TRUST_ANCHORS, not both")
+            source = f"{source}_FILE: {path}"
+            given["TRUST_ANCHORS"] = read_anchors(path).pem
+        elif given["TRUST_ANCHORS"]:
+            parse_anchors(given["TRUST_ANCHORS"])
+    except InvalidAnchors as error:
+        raise InvalidConfig(f"{source}: {error}") from None
     missing = [f"{PREFIX}IDENTITY_{name}" for name, value in given.items() if not value]
     if missing:
         raise InvalidConfig(f"{missing[0]}: missing; identity needs all of IDENTITY_{{{','.join(names)}}}, or none")
@@ -218,11 +238,9 @@ def _identity(env: _Environment) -> Identity | None:
     maximum = env.seconds("IDENTITY_MAX_REFRESH", MAX_REFRESH_SECONDS)
     if not 0 < minimum <= maximum:
         raise InvalidConfig(f"{PREFIX}IDENTITY_MIN_REFRESH: must be positive and at most IDENTITY_MAX_REFRESH")
-    if "-----BEGIN CERTIFICATE-----" not in given["TRUST_ANCHORS"]:
-        raise InvalidConfig(f"{PREFIX}IDENTITY_TRUST_ANCHORS: no PEM certificate in it")
     service = env.service("IDENTITY")
     assert service is not None
-    return Identity(service, given["TRUST_ANCHORS"], given["LOCAL_NAME"], given["TOKEN_FILE"], minimum, maximum)
+    return Identity(service, given["TRUST_ANCHORS"], given["LOCAL_NAME"], given["TOKEN_FILE"], minimum, maximum, path)
 
 
 class _WorkloadText(msgspec.Struct, frozen=True):

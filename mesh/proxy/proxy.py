@@ -3,7 +3,8 @@
 admin listener                       at once
 identity ──► first certificate       /ready answers 503 until then
 outbound and inbound listeners       only then, as Linkerd does
-SIGTERM                              stop accepting, let requests finish, exit within the grace period
+SIGTERM                              /ready answers 503; inbound drains, then outbound; exit within the grace period
+SIGTERM again                        exit at once
 """
 
 from __future__ import annotations
@@ -25,12 +26,22 @@ from mesh.proxy.metrics import Registry, Sample
 from mesh.proxy.observation import Observation
 from mesh.proxy.outbound.discovery import Discovery
 from mesh.proxy.outbound.service import OutboundService
+from mesh.proxy.server import http2
+from mesh.proxy.tcp import Relays
 from mesh.proxy.telemetry import DirectionTelemetry, OutboundTelemetry, ProcessTelemetry
 from mesh.proxy.wire.tls import Contexts
 
 VERSION = "0.1.0"
 LAG_PROBE_SECONDS = 0.1
 DRAIN_LOOK_SECONDS = 0.05
+ARRIVAL_SECONDS = 0.1
+"""After a listener closed: for connections that it took in last to say what they came for."""
+LAST_REQUEST_SECONDS = 1.0
+"""How long an HTTP/1 connection at rest stays open for one more request, which is answered with `connection: close`.
+HTTP/1 has no GOAWAY: a close may cross a request on its way, and its client cannot tell if it was served (nginx has
+`keepalive_min_timeout` for this). hyper, and so linkerd2-proxy, closes at once."""
+OUTBOUND_SHARE = 0.25
+"""Of the grace period, which is the outbound side's to drain in even where inbound connections stay to the end."""
 
 log = logging.getLogger("proxy")
 
@@ -95,6 +106,8 @@ class Proxy:
         )
         self._ready = False
         self._servers: list[asyncio.Server] = []
+        self._inbound_doors: list[asyncio.Server] = []
+        self._outbound_doors: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._telemetry = (outbound_telemetry, inbound_telemetry)
         self.registry.collect("tcp_open_connections", "gauge", "Connections now open.", self._open_connections)
@@ -115,28 +128,58 @@ class Proxy:
         if self._policy is not None and workload is not None and app is not None:
             path = f"/v1/inbound/{workload.namespace}/{workload.pod}/{app.port}"
             self._tasks.append(self._loop.create_task(self._policy.watch(path, self.inbound.policy.apply)))
-        await self._listen(self.config.outbound_listen, self.outbound.accept)
-        await self._listen(self.config.inbound_listen, self.inbound.accept)
+        await self._listen(self.config.outbound_listen, self.outbound.accept, self._outbound_doors)
+        await self._listen(self.config.inbound_listen, self.inbound.accept, self._inbound_doors)
         for address, target in (self.config.forwards or {}).items():
-            await self._listen(address, self.outbound.forwarding(target))
+            await self._listen(address, self.outbound.forwarding(target), self._outbound_doors)
         self.observation.start()
         self._ready = True
         log.info("ready: outbound %s, inbound %s", self.config.outbound_listen, self.config.inbound_listen)
 
     async def drain(self) -> None:
-        """Stops accepting, lets requests under way finish, closes what is idle."""
+        """Loses nothing that has arrived: sides stop accepting, finish what is under way, and close what is idle.
+
+        Inbound first, and outbound only when inbound is done: what the app still answers it may need other services
+        for, so the way out must stay open, for new connections too, as long as requests come from inside. The other way
+        round, or both at once as linkerd2-proxy does, an app's last answers are errors of calls that were refused. What
+        the app does on its own account afterwards is served as well while it has connections open.
+        """
         self._ready = False
-        for server in self._servers[1:]:
-            server.close()
-        deadline = monotonic() + self.config.shutdown_grace
-        services = (self.outbound, self.inbound)
-        for service in services:
-            service.draining = True
-            for connection in list(service.connections):
-                connection.drain()
-        while any(service.in_flight for service in services) and monotonic() < deadline:
+        grace = self.config.shutdown_grace
+        deadline = monotonic() + grace
+        await self._drain_side(
+            self.inbound, self._inbound_doors, self.inbound.tcp.relays, deadline - OUTBOUND_SHARE * grace
+        )
+        await self._drain_side(self.outbound, self._outbound_doors, self.discovery.tcp.relays, deadline)
+        while self._busy(self.inbound, self.inbound.tcp.relays) and monotonic() < deadline:
             await asyncio.sleep(DRAIN_LOOK_SECONDS)
-        await asyncio.sleep(0)  # what was written in this turn goes out
+
+    async def _drain_side(
+        self,
+        service: InboundService | OutboundService,
+        doors: list[asyncio.Server],
+        relays: Relays,
+        deadline: float,
+    ) -> None:
+        await asyncio.sleep(0)  # takes in those that the kernel accepted already: closing would reset them
+        for server in doors:
+            server.close()
+        service.draining = True
+        now = monotonic()
+        arrived, last_request = now + ARRIVAL_SECONDS, now + LAST_REQUEST_SECONDS
+        while now < deadline and (now < arrived or self._busy(service, relays)):
+            # All, each time: those that were still shaking hands or had not spoken become connections as we wait.
+            for connection in list(service.connections):
+                if now >= last_request or isinstance(connection, http2.ServerConnection):
+                    connection.drain()
+            await asyncio.sleep(DRAIN_LOOK_SECONDS)
+            now = monotonic()
+
+    @staticmethod
+    def _busy(service: InboundService | OutboundService, relays: Relays) -> bool:
+        """Connections count, not only requests: an answer may be complete here and still on its way to a slow client.
+        Opaque connections end when their ends end them."""
+        return bool(service.in_flight or service.connections or relays.open)
 
     async def stop(self) -> None:
         """Lets go of everything."""
@@ -163,9 +206,17 @@ class Proxy:
             return None
         return ControlClient(service, context, self.registry, rng, self.config.bind_ip)
 
-    async def _listen(self, address: Address, factory: Callable[[], asyncio.BaseProtocol]) -> None:
+    async def _listen(
+        self,
+        address: Address,
+        factory: Callable[[], asyncio.BaseProtocol],
+        doors: list[asyncio.Server] | None = None,
+    ) -> None:
+        """`doors`: of the side that closes this listener when it drains; None: it stays open until `stop`."""
         server = await self._loop.create_server(factory, address.host, address.port, backlog=1024)
         self._servers.append(server)
+        if doors is not None:
+            doors.append(server)
 
     async def _probe_lag(self) -> None:
         """Sets the gauge to the worst delay; a scrape reads it and the next probe begins anew."""

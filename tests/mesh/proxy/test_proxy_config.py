@@ -7,13 +7,14 @@ import sys
 
 import pytest
 
+from mesh.control import pki
 from mesh.proxy.config import Address, InvalidConfig, load_config
 
 PREFIX = "LINKERD2_PROXY_"
 IDENTITY = {
     "IDENTITY_SVC_ADDR": "127.0.0.1:8080",
     "IDENTITY_SVC_NAME": "identity.local",
-    "IDENTITY_TRUST_ANCHORS": "-----BEGIN CERTIFICATE-----\n",
+    "IDENTITY_TRUST_ANCHORS": pki.create_trust_anchor().certificate_pem,
     "IDENTITY_LOCAL_NAME": "a.b.local",
     "IDENTITY_TOKEN_FILE": "/token",
 }
@@ -102,6 +103,12 @@ def test_a_collector_is_read_with_its_name_and_attributes() -> None:
         ({**IDENTITY, "IDENTITY_TOKEN_FILE": ""}, "IDENTITY_TOKEN_FILE"),
         ({**IDENTITY, "IDENTITY_MIN_REFRESH": "25h"}, "IDENTITY_MIN_REFRESH"),
         ({**IDENTITY, "IDENTITY_TRUST_ANCHORS": "none"}, "IDENTITY_TRUST_ANCHORS"),
+        ({**IDENTITY, "IDENTITY_TRUST_ANCHORS_FILE": "/ca.crt"}, "IDENTITY_TRUST_ANCHORS_FILE: give this or"),
+        (
+            {**IDENTITY, "IDENTITY_TRUST_ANCHORS": "", "IDENTITY_TRUST_ANCHORS_FILE": "/none/ca.crt"},
+            "IDENTITY_TRUST_ANCHORS_FILE: /none/ca.crt: cannot be read",
+        ),
+        ({"OUTBOUND_MAX_DESTINATIONS": "0"}, "OUTBOUND_MAX_DESTINATIONS"),
     ],
 )
 def test_a_wrong_value_is_named(values: dict[str, str], named: str) -> None:
