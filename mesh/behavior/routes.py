@@ -81,10 +81,12 @@ class BudgetRetry:
 class LimitRetry:
     """Annotation retries: a limit for each request, backoff between tries, no budget."""
 
-    __slots__ = ("_spec",)
+    __slots__ = ("_lowest", "_spec")
 
     def __init__(self, spec: RetrySpec) -> None:
         self._spec = spec
+        self._lowest = min((low for low, _ in spec.statuses), default=1000)
+        """Below it no status is retried, which is what nearly every answer comes to."""
 
     def delay(
         self,
@@ -106,6 +108,8 @@ class LimitRetry:
         """Whether such an end of a try calls for a retry, limit or no limit."""
         if cause is not None:
             return cause in RETRYABLE_CAUSES
+        if status < self._lowest and not grpc_status:
+            return False
         if grpc_status is not None and grpc_status in self._spec.grpc_codes:
             return True
         return any(low <= status <= high for low, high in self._spec.statuses)

@@ -28,7 +28,6 @@ from mesh.proxy.client import Connection, http1, http2
 from mesh.proxy.config import parse_address
 from mesh.proxy.request import Request
 from mesh.proxy.telemetry import BalancerSeries, DirectionTelemetry, EndpointSeries
-from mesh.proxy.wire.message import ResponseHead
 from mesh.proxy.wire.tls import Contexts, TlsShim, Upper, failure_reason
 
 COARSE_SECONDS = 0.5
@@ -124,11 +123,11 @@ class BackendDriver:
         connection: Connection | None,
         rtt: float,
         failed: bool | None,
-        head: ResponseHead | None,
+        pushback: float | None = None,
     ) -> None:
-        """As `Backend.finished`. `head`: of a response that is retried (the penalty for a busy server reads it)."""
+        """As `Backend.finished`."""
         backend = self.backend
-        backend.finished(monotonic(), endpoint, connection, rtt, failed)
+        backend.finished(monotonic(), endpoint, connection, rtt, failed, pushback)
         if self._timer is None or backend.queue:
             self.arm()
 

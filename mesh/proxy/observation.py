@@ -74,7 +74,8 @@ class Observation:
         if config.access_log:
             self._access_log = AccessLog(config.access_log, registry, loop)
             plug((inbound[0],), self._access_log)
-        plug(owners, self.recorder)
+        for owner in owners:
+            owner.recorder = self.recorder  # not an observer: only failures are its business
         if config.tap_name:
             self._tap = TapServer(Tap(owners, registry, rng), config.tap_name, server)
 

@@ -1,6 +1,7 @@
-"""How the parts that watch requests are hooked into the proxy: tracing, access log, tap, flight recorder.
+"""How the parts that watch requests are hooked into the proxy: tracing, access log, tap.
 
-    owner.observers = (tracer, access log, recorder, tap)        a tuple; most proxies have the recorder alone
+    owner.observers = (tracer, access log, tap)        a tuple, empty in most proxies
+    owner.recorder                                     is told of failures only, and so costs successes nothing
 
     head known ──► began ──► routed, sent … ──► responded ──► bytes … ──► ended        in the order of the tuple
 
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from mesh.api.messages import Endpoint
+    from mesh.proxy.recorder import Recorder
     from mesh.proxy.wire.errors import AnyCause
     from mesh.proxy.wire.message import Headers, RequestHead
 
@@ -29,6 +31,7 @@ class Watched(Protocol):
     direction: str
     """`inbound` or `outbound`."""
     observers: tuple[Observer, ...]
+    recorder: Recorder | None
 
 
 class ObservedSession(Protocol):

@@ -62,15 +62,8 @@ class Recorder:
         newest = list(reversed(self._ring))
         return newest if limit is None else newest[:limit]
 
-    # ---- observer
-
-    def began(self, request: Observed) -> None:
-        """Only the end tells."""
-
-    def responded(self, request: Observed, status: int) -> None:
-        """Only the end tells."""
-
     def ended(self, request: Observed) -> None:
+        """A request ended; kept where it failed."""
         if request.cause is None and request.status < 500 and request.grpc_status not in GRPC_FAILURES:
             return
         head, session, endpoint = request.head, request.session, request.endpoint

@@ -16,23 +16,24 @@ right behind its head is held back until they are read, so that it can still be 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from random import Random
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Protocol
 
 from mesh.behavior.exchange import Exchange, Step
-from mesh.behavior.outcome import Cause
+from mesh.behavior.outcome import Cause, is_rate_limited, pushback_of
 from mesh.behavior.routes import Route
+from mesh.proxy.deadlines import Bucket, Deadlines
+from mesh.proxy.observe import Watched
 from mesh.proxy.wire.errors import ANSWERS, AnyCause, Refused
 from mesh.proxy.wire.message import Headers, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     from mesh.behavior.backend import EndpointState
+    from mesh.behavior.filters import Filters
     from mesh.proxy.client import Connection, Upstream
     from mesh.proxy.driver import BackendDriver
-    from mesh.proxy.observe import Observer
     from mesh.proxy.outbound.mirror import Mirror
     from mesh.proxy.series import BackendSeries, EndpointSeries
     from mesh.proxy.server import Client
@@ -64,18 +65,19 @@ class Target(Protocol):
         """The request needs the target no longer."""
 
 
-class Owner(Protocol):
+class Owner(Watched, Protocol):
     """The side of the proxy that a request came in on."""
 
-    loop: asyncio.AbstractEventLoop
+    deadlines: Deadlines
     rng: Random
     draining: bool
-    direction: str
-    observers: tuple[Observer, ...]
 
     def begin(self, request: Request) -> None: ...
     def ended(self, request: Request) -> None: ...
     def refused(self, cause: AnyCause) -> None: ...
+    def failed(self, request: Request) -> None:
+        """The request ended badly (for the flight recorder)."""
+
     def abandoned(self, request: Request) -> None:
         """The client left while the request was still waiting for its target."""
 
@@ -89,6 +91,7 @@ class Request:
         "_due",
         "_held_head",
         "_kept",
+        "_pushback",
         "_resends",
         "_rtt",
         "_sent",
@@ -99,6 +102,7 @@ class Request:
         "_unsent",
         "_unsent_bytes",
         "authority",
+        "backend_filters",
         "backend_series",
         "body_done",
         "cause",
@@ -161,13 +165,16 @@ class Request:
         """Where tries are counted; None: with the endpoint that serves them."""
         self.backend_series: BackendSeries | None = None
         """Where the current try is counted for its route's backend."""
+        self.backend_filters: Filters | None = None
         self.is_grpc = head.http_2 and head.is_grpc
         self.mirrors: tuple[Mirror, ...] = ()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Bucket | None = None
         self._due = 0.0
         self.dispatched_at = 0.0
         self.sent_at = 0.0
         self._rtt: float | None = None
+        self._pushback: float | None = None
+        """Seconds of quiet that a rate-limited answer asks for."""
         self._data_at = 0.0
 
     # ---- for observers and metrics
@@ -384,6 +391,9 @@ class Request:
             if not end and self.grpc_status is None and exchange.route.reads_trailers:
                 self._held_head = head  # the verdict may stand in trailers
                 return
+        self._pushback = None
+        if is_rate_limited(head.status, self.grpc_status):
+            self._pushback = pushback_of(head.status, self.grpc_status, head.headers, time())
         self._settle(head)
 
     def _settle(self, head: ResponseHead) -> None:
@@ -405,7 +415,7 @@ class Request:
         assert driver is not None
         self.upstream = None
         self._held_head = None
-        driver.finished(upstream.endpoint, upstream.release(), self._rtt, failed, head)
+        driver.finished(upstream.endpoint, upstream.release(), self._rtt, failed, self._pushback)
         self.grpc_status = None
         self._act(step)
 
@@ -418,6 +428,8 @@ class Request:
             self._stop_timer()
         elif self._timer is not None and exchange.deadline > self._due:
             self._start_timer(exchange.deadline, self._expire)
+        if self.backend_filters is not None:
+            head.headers = self.backend_filters.response(head.headers)
         filters = exchange.route.filters
         if filters is not None:
             head.headers = filters.response(head.headers)
@@ -458,6 +470,8 @@ class Request:
         assert exchange is not None
         if trailers is not None and self.is_grpc:
             self.grpc_status = _grpc_status(trailers)
+            if is_rate_limited(0, self.grpc_status):
+                self._pushback = pushback_of(0, self.grpc_status, trailers, time())
         if self._held_head is not None:
             held, self._held_head = self._held_head, None
             upstream = self.upstream
@@ -475,7 +489,7 @@ class Request:
             upstream.pause(False)
         failed = exchange.route.failed(self.status, self.grpc_status)
         self._observe(self.status, failed)
-        driver.finished(upstream.endpoint, connection, self._rtt, failed, None)
+        driver.finished(upstream.endpoint, connection, self._rtt, failed, self._pushback)
         self._finish(trailers)
 
     def try_broken(self, cause: Cause, connection: Connection | None) -> None:
@@ -487,7 +501,7 @@ class Request:
         self.upstream = None
         self._held_head = None
         self._stop_timer()
-        driver.finished(upstream.endpoint, connection, self._elapsed(), True, None)
+        driver.finished(upstream.endpoint, connection, self._elapsed(), True)
         self._observe(self.status, True, "i/o")
         if self.responding:
             self._break_off(Refused.RESPONSE_INVALID)
@@ -557,7 +571,7 @@ class Request:
         if upstream is not None:
             assert driver is not None
             self._observe(self.status, bool(failed), "response timeout" if failed else "cancelled")
-            driver.finished(upstream.endpoint, upstream.cancel(), self._elapsed(), failed, None)
+            driver.finished(upstream.endpoint, upstream.cancel(), self._elapsed(), failed)
         elif driver is not None:
             driver.withdraw(self)
         elif self.target is not None:
@@ -595,17 +609,19 @@ class Request:
             mirror.settled(self)
         owner = self.owner
         owner.ended(self)
+        if self.cause is not None or self.status >= 500 or self.grpc_status:
+            owner.failed(self)
         for observer in owner.observers:
             observer.ended(self)
 
     def _start_timer(self, due: float, callback: Callable[[], None]) -> None:
         self._stop_timer()
         self._due = due
-        self._timer = self.owner.loop.call_later(max(0.0, due - monotonic()), callback)
+        self._timer = self.owner.deadlines.start(self, due, callback)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
-            self._timer.cancel()
+            self._timer.pop(self, None)
             self._timer = None
 
 

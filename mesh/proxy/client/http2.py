@@ -115,6 +115,8 @@ class ClientStream(Stream):
             return
         assert isinstance(head, ResponseHead)
         self._ended = end
+        if end and head.content_length is None and not head.bodyless and not request.head.http_2:
+            head.content_length = 0
         request.response_head(head, end)
         if end and self.request is request:
             self._finish(request, None)

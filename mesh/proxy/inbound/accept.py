@@ -16,6 +16,7 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from mesh.proxy.session import Session
+from mesh.proxy.tcp import tune
 from mesh.proxy.wire.detect import NeedMore, Protocol, detect_first, sni_of
 from mesh.proxy.wire.tls import ACCEPTED, ALPN_ACCEPTED, ALPN_HTTP2, ALPN_OPAQUE, TlsShim, Upper, failure_reason
 
@@ -41,6 +42,8 @@ class Detect(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
+        config = self._service.config
+        tune(transport, config.inbound_accept_keepalive, config.inbound_accept_user_timeout)
         peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         self._session = Session(_text(peer), _text(local), informational=False)
         self._deadline = self._service.loop.call_later(self._service.policy.detect_timeout, self._time_out)
@@ -182,7 +185,7 @@ class Decrypted(asyncio.Protocol):
 def _protocol_for(service: InboundService, session: Session, data: bytes) -> asyncio.Protocol:
     """Whoever serves a connection that begins with `data`."""
     told = service.protocol
-    if told == "opaque" or told == "tls":
+    if told == "opaque" or told == "tls" or (told == "detect" and service.opaque_by_default):
         return service.opaque(session)
     if told == "http1":
         return service.http1(session)

@@ -13,12 +13,14 @@ from time import monotonic
 
 from mesh.behavior.outcome import Cause
 from mesh.proxy.config import Config
+from mesh.proxy.deadlines import Deadlines
 from mesh.proxy.driver import Credentials
 from mesh.proxy.inbound.accept import Detect
 from mesh.proxy.inbound.app import ROUTE, AppPool
 from mesh.proxy.inbound.policy import PortPolicy
 from mesh.proxy.inbound.tcp import TcpInbound
 from mesh.proxy.observe import Observer
+from mesh.proxy.recorder import Recorder
 from mesh.proxy.request import Request
 from mesh.proxy.server import Client, Connection, http1, http2
 from mesh.proxy.session import Session
@@ -45,12 +47,14 @@ class InboundService:
     ) -> None:
         self.config = config
         self.loop = loop
+        self.deadlines = Deadlines(loop)
         self.rng = rng
         self.telemetry = telemetry
         self.credentials = credentials
         self.draining = False
         self.in_flight = 0
         self.observers: tuple[Observer, ...] = ()
+        self.recorder: Recorder | None = None
         self.connections: set[Connection] = set()
         self.policy = PortPolicy(
             config.default_policy,
@@ -58,6 +62,8 @@ class InboundService:
             cluster_networks=config.cluster_networks,
             identity_enabled=config.identity is not None,
         )
+        app = config.app
+        self.opaque_by_default = app is not None and app.port in config.opaque_ports
         self.identity_name = config.identity.local_name if config.identity is not None else ""
         self.pool = AppPool(config, loop, rng, telemetry) if config.app is not None else None
         self.tcp = TcpInbound(loop, config, telemetry, self.policy, self)
@@ -137,6 +143,10 @@ class InboundService:
 
     def ended(self, request: Request) -> None:
         self.in_flight -= 1
+
+    def failed(self, request: Request) -> None:
+        if self.recorder is not None:
+            self.recorder.ended(request)
 
     def abandoned(self, request: Request) -> None:
         """Nothing to take back: an inbound request never waits for its target."""

@@ -49,6 +49,8 @@ class Discovery:
         self.rng = rng
         self.telemetry = telemetry
         self.credentials = credentials
+        self._asker = f"?ns={config.workload.namespace}" if config.workload is not None else ""
+        """Routes and profiles may be meant for clients of one namespace only."""
         self._destination = destination
         self._policy = policy
         self.cache: DiscoveryCache[Entry] = DiscoveryCache(config.outbound_discovery_idle, self._evicted)
@@ -69,8 +71,11 @@ class Discovery:
             if self._destination is None or self._policy is None or AUTHORITY.fullmatch(authority) is None:
                 request.fail(Cause.UNKNOWN_DESTINATION)
                 return
+            if not self._has_room():
+                request.fail(Cause.LOADSHED)
+                return
             entry = self._add(authority)
-        self.cache.hold(authority, monotonic())
+        self.cache.hold(authority, request.started_at)
         if entry.known:
             self._ready(request, entry)
         else:
@@ -99,6 +104,9 @@ class Discovery:
         if entry is None:
             if self._destination is None or self._policy is None or AUTHORITY.fullmatch(authority) is None:
                 waiter.not_found(Cause.UNKNOWN_DESTINATION)
+                return
+            if not self._has_room():
+                waiter.not_found(Cause.LOADSHED)
                 return
             entry = self._add(authority)
         self.cache.hold(authority, monotonic())
@@ -153,14 +161,19 @@ class Discovery:
             entry.stop()
         self.tcp.stop()
 
+    def _has_room(self) -> bool:
+        """Whether one more destination may be remembered, if need be in the place of the one that was used least
+        recently: clients can make up names faster than names idle out."""
+        return len(self.cache) < self.config.max_destinations or self.cache.evict_least_recent()
+
     def _add(self, authority: str) -> Entry:
         assert self._destination is not None
         assert self._policy is not None
         entry = Entry(self, authority)
         self.cache.put(authority, entry, monotonic())
         entry.watches = [
-            self.loop.create_task(self._destination.watch(f"/v1/destinations/{authority}", entry.apply)),
-            self.loop.create_task(self._policy.watch(f"/v1/outbound/{authority}", entry.apply)),
+            self.loop.create_task(self._destination.watch(f"/v1/destinations/{authority}{self._asker}", entry.apply)),
+            self.loop.create_task(self._policy.watch(f"/v1/outbound/{authority}{self._asker}", entry.apply)),
         ]
         if self._expiry is None:
             self._expire()

@@ -42,7 +42,7 @@ from mesh.proxy.wire.message import ResponseHead
 
 if TYPE_CHECKING:
     from mesh.proxy.outbound.discovery import Discovery
-    from mesh.proxy.series import BalancerState
+    from mesh.proxy.series import BalancerSeries, BalancerState
 
 
 def service_of(authority: str) -> tuple[str, str, int | None]:
@@ -77,10 +77,8 @@ class Entry:
         self._backends: dict[str, Entry] = {}
         """Other destinations that routes name."""
         self._labels = parent_labels(self.service or authority, self.namespace, self.port)
-        self._balancer = discovery.telemetry.balancer(
-            {**self._labels, **backend_labels(self.service or authority, self.namespace, self.port)}, self._state
-        )
-        self._http1.balancer = self._balancer
+        self._balancer: BalancerSeries | None = None
+        """Made when there is something to balance: names that nobody has leave no metrics behind."""
 
     # ---- requests
 
@@ -114,6 +112,7 @@ class Entry:
                 return
             if picked.authority is not None:
                 entry = self._backends[picked.authority]
+            request.backend_filters = picked.filters
             if picked.filters is not None:
                 self._rewrite(request, picked.filters)
         request.backend_series = use.backends.get(entry) or use.backend(entry)
@@ -213,6 +212,9 @@ class Entry:
         self._attach()
         if destination.backend is not None:
             change = len(destination.backend.endpoints) - before
+            if self._balancer is None:
+                labels = {**self._labels, **backend_labels(self.service or self.authority, self.namespace, self.port)}
+                self._balancer = self._http1.balancer = self._discovery.telemetry.balancer(labels, self._state)
             self._balancer.updated(max(0, change), max(0, -change))
         if destination.router is not self._router and destination.usable:
             self._take_router(destination.router)
@@ -256,7 +258,8 @@ class Entry:
         for driver in (self._http1, self._http2, self._tcp):
             if driver is not None:
                 driver.shut_down()
-        self._balancer.close()
+        if self._balancer is not None:
+            self._balancer.close()
 
     def _await(self, who: object, go_on: Callable[[], None], give_up: Callable[[], None]) -> None:
         timer = self._discovery.loop.call_later(DISCOVERY_TIMEOUT_SECONDS, self._time_out, who, give_up)

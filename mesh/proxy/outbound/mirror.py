@@ -10,6 +10,7 @@ import asyncio
 from random import Random
 from typing import TYPE_CHECKING
 
+from mesh.proxy.deadlines import Deadlines
 from mesh.proxy.request import BODY_BUFFER_BYTES, Request
 from mesh.proxy.session import Session
 from mesh.proxy.wire.message import RequestHead
@@ -17,6 +18,7 @@ from mesh.proxy.wire.message import RequestHead
 if TYPE_CHECKING:
     from mesh.proxy.metrics import Counter
     from mesh.proxy.observe import Observer
+    from mesh.proxy.recorder import Recorder
     from mesh.proxy.wire.errors import Answer, AnyCause
     from mesh.proxy.wire.message import Headers, ResponseHead
 
@@ -30,9 +32,10 @@ class Mirrors:
     direction = "outbound"
     draining = False
     observers: tuple[Observer, ...] = ()
+    recorder: Recorder | None = None
 
     def __init__(self, loop: asyncio.AbstractEventLoop, rng: Random, sent: Counter, dropped: Counter) -> None:
-        self.loop = loop
+        self.deadlines = Deadlines(loop)
         self.rng = rng
         self.sent = sent
         self.dropped = dropped
@@ -57,6 +60,9 @@ class Mirrors:
 
     def refused(self, cause: AnyCause) -> None:
         """Nobody waits for an answer."""
+
+    def failed(self, request: Request) -> None:
+        """Nobody looks for the failures of copies."""
 
     def abandoned(self, request: Request) -> None:
         """It was dropped before its destination was known."""

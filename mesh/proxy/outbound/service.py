@@ -13,10 +13,12 @@ from collections.abc import Callable
 from random import Random
 
 from mesh.behavior.outcome import Cause
+from mesh.proxy.deadlines import Deadlines
 from mesh.proxy.observe import Observer
 from mesh.proxy.outbound.accept import OutboundAccept
 from mesh.proxy.outbound.discovery import Discovery
 from mesh.proxy.outbound.tcp import TcpForward
+from mesh.proxy.recorder import Recorder
 from mesh.proxy.request import Request
 from mesh.proxy.server import Client, Connection, http1, http2
 from mesh.proxy.session import Session
@@ -43,10 +45,12 @@ class OutboundService:
         max_in_flight: int,
     ) -> None:
         self.loop = loop
+        self.deadlines = Deadlines(loop)
         self.rng = rng
         self.draining = False
         self.in_flight = 0
         self.observers: tuple[Observer, ...] = ()
+        self.recorder: Recorder | None = None
         self.connections: set[Connection] = set()
         self.telemetry = telemetry
         self.discovery = discovery
@@ -110,6 +114,10 @@ class OutboundService:
 
     def ended(self, request: Request) -> None:
         self.in_flight -= 1
+
+    def failed(self, request: Request) -> None:
+        if self.recorder is not None:
+            self.recorder.ended(request)
 
     def abandoned(self, request: Request) -> None:
         entry = self.discovery.cache.get(request.authority)

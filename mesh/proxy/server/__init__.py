@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from mesh.proxy.wire.message import Headers, RequestHead, ResponseHead
 
 
+HEAD_TIMEOUT_SECONDS = 10.0
+"""For a request's head once its first byte is here; as long as detection waits for the first one."""
+
+
 class Transport(Protocol):
     """What is asked of an asyncio transport or a TLS shim."""
 

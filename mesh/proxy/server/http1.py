@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from mesh.behavior.outcome import Cause
-from mesh.proxy.server import Service, Transport
+from mesh.proxy.server import HEAD_TIMEOUT_SECONDS, Service, Transport
 from mesh.proxy.session import Session
 from mesh.proxy.telemetry import TcpSeries
 from mesh.proxy.wire.errors import ANSWERS, Answer, AnyCause, Refused, answer_bytes
@@ -37,9 +37,6 @@ from mesh.proxy.wire.message import Headers, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     from mesh.proxy.request import Request
-
-HEAD_TIMEOUT_SECONDS = 10.0
-"""For a request's head once its first byte is here; as long as detection waits for the first one."""
 
 
 class ServerConnection(asyncio.Protocol):

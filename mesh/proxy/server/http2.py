@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from mesh.proxy.server import Service, Transport
+from mesh.proxy.server import HEAD_TIMEOUT_SECONDS, Service, Transport
 from mesh.proxy.session import Session
 from mesh.proxy.telemetry import TcpSeries
-from mesh.proxy.wire.errors import ANSWERS, Answer, AnyCause, answer_head, grpc_answer_head
+from mesh.proxy.wire.errors import ANSWERS, Answer, AnyCause, Refused, answer_head, grpc_answer_head
 from mesh.proxy.wire.http2 import H2Connection
-from mesh.proxy.wire.http2_frames import INTERNAL_ERROR, NO_ERROR, H2ConnectionError
+from mesh.proxy.wire.http2_frames import ENHANCE_YOUR_CALM, INTERNAL_ERROR, NO_ERROR, H2ConnectionError
 from mesh.proxy.wire.http2_limits import H2Settings
 from mesh.proxy.wire.http2_stream import Stream
 from mesh.proxy.wire.message import Headers, RequestHead, ResponseHead
@@ -164,6 +164,7 @@ class ServerConnection(asyncio.Protocol):
         "_draining",
         "_feeding",
         "_h2",
+        "_head_deadline",
         "_tcp",
         "service",
         "session",
@@ -180,6 +181,7 @@ class ServerConnection(asyncio.Protocol):
         self._h2 = H2Connection(self, SETTINGS, client=False)
         self.transport: Transport = None  # type: ignore[assignment]  # set by connection_made, before any use
         self.write_paused = False
+        self._head_deadline: asyncio.TimerHandle | None = None
         self._closing = False
         self._draining = False
         self._drained = False
@@ -210,6 +212,8 @@ class ServerConnection(asyncio.Protocol):
         self._flush()
         if self._closing:
             self.transport.close()
+        elif self._h2.in_head is not (self._head_deadline is not None):
+            self._watch_head(self._h2.in_head)
 
     def eof_received(self) -> None:
         """A client that closes its half is gone."""
@@ -217,6 +221,7 @@ class ServerConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = True
         self._tcp.closed.value += 1
+        self._watch_head(False)
         self._h2.lost()
         self.service.connection_closed(self)
 
@@ -275,6 +280,22 @@ class ServerConnection(asyncio.Protocol):
         if self._drained and not self._closing and not self._h2.streams:
             self._closing = True
             self.transport.close()
+
+    def _watch_head(self, arriving: bool) -> None:
+        """A preface or header block that has begun must end."""
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
+        if arriving:
+            self._head_deadline = self.service.loop.call_later(HEAD_TIMEOUT_SECONDS, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        self._head_deadline = None
+        self._closing = True
+        self.service.refused(Refused.HEAD_TIMEOUT)
+        self._h2.goaway(ENHANCE_YOUR_CALM)
+        self._flush()
+        self.transport.close()
 
     def _pause_all(self, paused: bool) -> None:
         for stream in list(self._h2.streams.values()):

@@ -199,9 +199,7 @@ ANSWERS: dict[AnyCause, Answer] = {
     Refused.UNEXPECTED: Answer(500, Grpc.INTERNAL, "unexpected", "unexpected error", close=True),
 }
 
-REASONS: dict[int, bytes] = {
-    status: HTTPStatus(status).phrase.encode() for status in {answer.status for answer in ANSWERS.values()}
-}
+REASONS: dict[int, bytes] = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 _GRPC_MESSAGE_SAFE = "".join(chr(code) for code in range(0x20, 0x7F) if code != ord("%"))

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from mesh.proxy.wire.errors import Refused
+from mesh.proxy.wire.errors import REASONS, Refused
 from mesh.proxy.wire.http1_fields import OUR_PREFIX, TEXT, TOKEN, MessageError, trailers_of
 from mesh.proxy.wire.http1_heads import MAX_FIELDS, MAX_START_LINE, request_line, request_of, response_of, status_line
 from mesh.proxy.wire.message import Headers, RequestHead, ResponseHead
@@ -492,7 +492,8 @@ def request_bytes(head: RequestHead, path: bytes, authority: bytes, headers: Hea
 
 def response_bytes(head: ResponseHead, *, chunked: bool, close: bool, http_1_0: bool) -> bytes:
     """The head to send to a client. `chunked`: the body is sent in chunks; `http_1_0`: the client speaks HTTP/1.0."""
-    parts = [b"HTTP/1.1 %d " % head.status, head.reason, b"\r\n"]
+    # HTTP/2 between proxies carries no reason; clients that show one expect the usual.
+    parts = [b"HTTP/1.1 %d " % head.status, head.reason or REASONS.get(head.status, b""), b"\r\n"]
     for name, value in head.headers:
         parts += (name, b": ", value, b"\r\n")
     if chunked:

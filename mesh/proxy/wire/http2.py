@@ -110,6 +110,11 @@ class H2Connection(H2Link):
         for stream in list(self.streams.values()):
             self._tell_reset(stream, LOST)
 
+    @property
+    def in_head(self) -> bool:
+        """Whether the preface or a header block has begun and not ended."""
+        return bool(self._preface or self._block_id)
+
     # ---- reading
 
     def feed(self, data: bytes) -> None:

@@ -13,6 +13,7 @@ from mesh.api.messages import Endpoint
 from mesh.control import pki
 from mesh.proxy.csr import make_key_and_csr
 from mesh.proxy.observe import Observer
+from mesh.proxy.recorder import Recorder
 from mesh.proxy.session import Session
 from mesh.proxy.wire.errors import AnyCause
 from mesh.proxy.wire.message import Headers, RequestHead
@@ -27,6 +28,7 @@ class Side:
 
     direction: str = "inbound"
     observers: tuple[Observer, ...] = ()
+    recorder: Recorder | None = None
 
     def serve(self, request: Asked) -> None:
         self.begin(request)
@@ -44,6 +46,8 @@ class Side:
                 observer.responded(request, request.status)
         for observer in self.observers:
             observer.ended(request)
+        if self.recorder is not None:
+            self.recorder.ended(request)
 
 
 @dataclass

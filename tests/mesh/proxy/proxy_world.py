@@ -134,6 +134,7 @@ class ControlPlane:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             method, path, _ = head.split(" ", 2)
+            path = path.partition("?")[0]  # every client of this world is told the same
             if method == "POST":
                 length = int(next(line for line in head.split("\r\n") if line.startswith("content-length")).split()[1])
                 writer.write(self._certify(await reader.readexactly(length)))
@@ -332,7 +333,8 @@ class Pod:
 
     def endpoint(self) -> Endpoint:
         address = str(self.config.inbound_listen)
-        return Endpoint(address=address, pod=self.name, namespace="shop", identity=self.identity)
+        port = self.config.app.port if self.config.app is not None else 0
+        return Endpoint(address=address, pod=self.name, namespace="shop", identity=self.identity, port=port)
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of the series of `name` that carry these labels."""

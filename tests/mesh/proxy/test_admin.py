@@ -186,7 +186,7 @@ def test_the_environment_is_shown_without_secrets() -> None:
 
 def test_failures_are_served_newest_first_and_as_many_as_asked_for() -> None:
     process = Process()
-    side = Side("outbound", (process.recorder,))
+    side = Side("outbound", recorder=process.recorder)
     for index in range(3):
         side.serve(asked(f"/{index}", status=503, cause=Cause.FAILFAST))
     found = json.loads(process.admin().answer("GET", "/failures.json?limit=2", b"", False)[2])

@@ -45,7 +45,7 @@ def test_by_default_only_failures_are_watched() -> None:
     async def run() -> None:
         watching = Watching()
         watching.observation.start()
-        assert watching.plugged(watching.inbound) == watching.plugged(watching.outbound) == ["Recorder"]
+        assert watching.plugged(watching.inbound) == watching.plugged(watching.outbound) == []
         watching.outbound.serve(asked(status=504, cause=Cause.FAILFAST))
         watching.telemetry.handshake_failed("certificate_expired", "10.0.0.1:4143")
         assert [failure.kind for failure in watching.observation.recorder.failures()] == ["connection", "request"]
@@ -58,8 +58,8 @@ def test_the_access_log_is_of_inbound_requests_and_tracing_of_both_sides() -> No
     async def run() -> None:
         watching = Watching(ACCESS_LOG="json", TRACE_COLLECTOR_SVC_ADDR="127.0.0.1:1")
         watching.observation.start()
-        assert watching.plugged(watching.inbound) == ["Tracer", "AccessLog", "Recorder"]
-        assert watching.plugged(watching.outbound) == ["Tracer", "Recorder"]
+        assert watching.plugged(watching.inbound) == ["Tracer", "AccessLog"]
+        assert watching.plugged(watching.outbound) == ["Tracer"]
         await watching.observation.stop()
 
     uvloop.run(run())

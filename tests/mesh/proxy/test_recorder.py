@@ -11,7 +11,7 @@ from mesh.proxy.recorder import Recorder
 
 def recorded(size: int = 256) -> tuple[Side, Recorder]:
     recorder = Recorder(size, clock=lambda: 1_700_000_000.0)
-    return Side("outbound", (recorder,)), recorder
+    return Side("outbound", recorder=recorder), recorder
 
 
 def test_a_failure_tells_everything_that_is_needed_to_explain_it() -> None:
