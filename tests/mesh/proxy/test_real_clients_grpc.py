@@ -43,7 +43,7 @@ class Echo(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(getattr(self, name))
 
     async def unary(self, request: bytes, context: Any) -> bytes:
-        sent = {key: value for key, value in context.invocation_metadata()}
+        sent = dict(context.invocation_metadata())
         await context.send_initial_metadata((("seen-client", sent.get("l5d-client-id", "")), ("data-bin", b"\x00\xff")))
         context.set_trailing_metadata((("trail", sent.get("asked", "")),))
         return request
