@@ -38,7 +38,7 @@ def test_every_cause_has_one_answer_and_shared_causes_have_the_twins_status() ->
     assert set(ANSWERS) == set(Cause) | set(Refused)
     for cause, status in STATUS_OF.items():
         assert ANSWERS[cause].status == status
-    assert {answer.status for answer in ANSWERS.values()} == set(REASONS)
+    assert {answer.status for answer in ANSWERS.values()} <= set(REASONS)
 
 
 @pytest.mark.parametrize(("cause", "seen"), LINKERD.items(), ids=lambda value: getattr(value, "name", None))
