@@ -211,12 +211,13 @@ class BackendDriver:
         endpoint = connection.endpoint
         address = parse_address(endpoint.spec.address, "endpoint")
         deadline = self._connect_timeout
-        connection.deadline = timer = self.loop.call_later(deadline, self._late, connection)
         protocol: asyncio.Protocol = connection
+        shim = None
         if context is not None:
-            protocol = TlsShim(
+            protocol = shim = TlsShim(
                 context, _Handshake(self, connection), server_side=False, server_hostname=endpoint.spec.identity
             )
+        connection.deadline = timer = self.loop.call_later(deadline, self._late, connection, shim)
         try:
             async with asyncio.timeout(deadline):
                 await self.loop.create_connection(lambda: protocol, address.host, address.port, local_addr=self._local)
@@ -227,14 +228,18 @@ class BackendDriver:
             timer.cancel()
             self._connect_failed(connection, Cause.CONNECT, handshake=False)
 
-    def _late(self, connection: AnyConnection) -> None:
-        """TCP is up and the other end does not say that it accepts us (or TCP is late, which has its own limit)."""
+    def _late(self, connection: AnyConnection, shim: TlsShim | None) -> None:
+        """TCP is up and the other end does not shake hands, or does not say that it accepts us (or TCP is late, which
+        has its own limit)."""
         connection.deadline = None
-        transport = connection.transport
-        if transport is not None:
+        if connection.transport is not None:
             connection.gone = True
             connection.abort()
-            self.handshake_failed(connection, TimeoutError())
+        elif shim is not None and shim.transport is not None:
+            shim.abort()
+        else:
+            return
+        self.handshake_failed(connection, TimeoutError())
 
     def _series_of(self, endpoint: Endpoint) -> EndpointSeries:
         key = f"{endpoint.spec.address} {endpoint.spec.identity}"
