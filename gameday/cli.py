@@ -18,6 +18,8 @@ app = App(
     help_format="plaintext",
 )
 
+app.command("mesh.commands.app:app", name="mesh")
+
 WorldName = Literal["local"]
 
 
@@ -188,6 +190,7 @@ def accuracy(
 
 def main() -> None:
     """Entry point of the console script."""
+    from mesh.commands.errors import CommandFailed
     from scenarios.load import InvalidScenario
 
     try:
@@ -201,6 +204,9 @@ def main() -> None:
         code = Exit.BAD_INPUT
     except BadInput as error:
         print(f"gameday: {error}", file=sys.stderr)
+        code = Exit.BAD_INPUT
+    except CommandFailed as error:
+        print(f"gameday mesh: {error}", file=sys.stderr)
         code = Exit.BAD_INPUT
     except KeyboardInterrupt:
         code = Exit.ABORTED

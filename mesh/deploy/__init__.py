@@ -1,0 +1,1 @@
+"""What is applied to a cluster: images, custom resources, the control plane's objects, the Helm chart."""
