@@ -39,6 +39,8 @@ OPENING = PREFACE + frame(SETTINGS, 0, 0)
 
 async def slow_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     for byte in HEAD[:10]:
+        if writer.is_closing():  # uvloop raises RuntimeError where asyncio would drop the byte
+            return
         writer.write(bytes((byte,)))
         await asyncio.sleep(PATIENCE_SECONDS / 10)
 
@@ -132,7 +134,9 @@ ADVERSARIES: dict[str, Adversary] = {
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """RST instead of FIN."""
+    """RST instead of FIN, where the proxy has not closed already."""
+    if writer.is_closing():
+        return
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
