@@ -231,6 +231,14 @@ class Request:
         for mirror in self.mirrors:
             mirror.body_end()
 
+    def copy_to(self, mirror: Mirror) -> None:
+        """A mirror gets the body, too: what is here already at once. Not after `proceed`."""
+        self.mirrors = (*self.mirrors, mirror)
+        for data in self._unsent:
+            mirror.body(data)
+        if self.body_done:
+            mirror.body_end()
+
     def body_flush(self) -> None:
         """Sends on what arrived, or asks the client to wait where it cannot go yet."""
         upstream = self.upstream

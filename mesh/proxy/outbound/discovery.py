@@ -141,13 +141,17 @@ class Discovery:
         mirror = self.mirrors.copy(request)
         if mirror is None:
             return
-        request.mirrors = (*request.mirrors, mirror)
         copy = mirror.request
         copy.authority = authority
         copy.started_at = monotonic()
-        if request.body_done and not request.received:
-            copy.body_end(None)
         self.find(copy, authority)
+        request.copy_to(mirror)
+
+    def abandon(self, request: Request) -> None:
+        """Nobody wants the request any more, and it may still wait for its destination to be known."""
+        entry = self.cache.get(request.authority)
+        if entry is not None:
+            entry.stop_waiting(request)
 
     def forgive(self) -> None:
         """Our certificate is new: endpoints that refused the old one get another try at once."""

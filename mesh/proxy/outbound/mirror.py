@@ -66,6 +66,7 @@ class Mirrors:
 
     def abandoned(self, request: Request) -> None:
         """It was dropped before its destination was known."""
+        self._abandon(request)
 
 
 class Mirror:
@@ -90,10 +91,9 @@ class Mirror:
             return
         self.request.body(data)
         self._waiting += len(data)
+        self.request.body_flush()
         if self._waiting > BODY_BUFFER_BYTES:
             self._drop()
-        else:
-            self.request.body_flush()
 
     def body_end(self) -> None:
         if not self._over:
