@@ -240,7 +240,7 @@ def _delays(generator: np.random.Generator) -> Delays:
     return Delays(
         injection=lognormal(base.injection, 1.0, spread[0]),
         reversion=lognormal(base.reversion, 1.0, spread[1]),
-        control_start=lognormal(base.control_start, 0.5, spread[2]),
+        control_start=lognormal(base.control_start, 0.6, spread[2]),
         pod_restart=lognormal(base.pod_restart, 0.35, spread[3]),
         endpoint_update=lognormal(base.endpoint_update, 0.5, spread[4]),
     )

@@ -17,16 +17,17 @@ class Delays:
     Defaults: seen on the embedded world (2-core Linux VM); kept wide, since no window before the fault can tell.
     """
 
-    injection: float = 0.12
+    injection: float = 0.02
     """From the planned moment until the fault has bitten."""
-    reversion: float = 0.25
+    reversion: float = 0.03
     """The same for its end."""
-    control_start: float = 1.2
+    control_start: float = 0.35
     """From the order to start a control-plane process until it answers."""
-    pod_restart: float = 2.5
-    """From a pod's death until it is ready again."""
-    endpoint_update: float = 0.5
-    """From a change of a pod's readiness until destination streams it."""
+    pod_restart: float = 1.5
+    """From a pod's death until it is ready again. Half a second of it is the supervisor's backoff."""
+    endpoint_update: float = 0.2
+    """From a change of a pod's readiness until destination streams it: half of the supervisor's and of the registry's
+    polling interval, and the way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,15 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from scenarios.model import FaultSpec
-from sim.model.app import AppFault
+from sim.model.app import AppFault, AppPod
 from sim.model.control import COMPONENTS
 
 if TYPE_CHECKING:
     from sim.model.system import System
 
 Process = Generator[Any, Any, None]
+FIRST_CERTIFICATE_RETRY_SECONDS = 0.5
+"""Between a fresh proxy's requests for a certificate, as `mesh.proxy.identity` has it."""
 
 
 class Unrepresented(Exception):
@@ -99,10 +101,16 @@ def _pod_kill(fault: FaultSpec, system: System) -> Process:
     yield from system.sleep_until(fault.at + delays.injection)
     for pod in pods:
         system.kill(pod)
-    yield from system.sleep_until(fault.at + delays.injection + delays.pod_restart)
-    for pod in pods:
+        system.calendar.process(_comeback(pod, system))
+
+
+def _comeback(pod: AppPod, system: System) -> Process:
+    """A killed pod starts again, and asks for its first certificate until it gets one: each at its own beat."""
+    yield system.calendar.timeout(system.parameters.delays.pod_restart)
+    if not system.restart(pod):
+        yield system.calendar.timeout(FIRST_CERTIFICATE_RETRY_SECONDS * system.restarts.random())
         while not system.restart(pod):
-            yield system.calendar.timeout(0.5)
+            yield system.calendar.timeout(FIRST_CERTIFICATE_RETRY_SECONDS)
 
 
 _KINDS: dict[str, Callable[[FaultSpec, System], Process]] = {

@@ -77,6 +77,7 @@ class System:
         self._handshake = streams.draws("handshake", parameters.handshake.block)
         self._balancing = streams.random("balancer")
         self._jitter = streams.random("jitter")
+        self.restarts = streams.random("restarts")
         self._build()
 
     # ---- putting it together
