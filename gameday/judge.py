@@ -16,18 +16,25 @@ from reports.judgement import judge_expectation, reasons
 from reports.measure import measure
 from reports.observe import observation
 from reports.store import RunStore
-from scenarios.model import Scenario
+from scenarios.model import Phases, Scenario
 from sim.counterfactual import explain
 from sim.results import Forecast
 from sim.score import score
 
 EXPLAIN_BUDGET_SECONDS = 10.0
+FEWEST_BUDGET_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     held: bool
     reasons: list[str]
+
+
+def twin_budget(phases: Phases, most: float) -> float:
+    """Seconds that the twin may compute, at most `most`: a short drill costs it little, and nobody waits for more
+    replications than such a drill deserves."""
+    return min(most, max(FEWEST_BUDGET_SECONDS, (phases.inject + phases.recover) / 5.0))
 
 
 def judge(
@@ -43,7 +50,7 @@ def judge(
         observation(store, scenario, start, end),
         seed=seed,
         planned_injection_at=forecast.planned_injection_at,
-        time_budget_seconds=EXPLAIN_BUDGET_SECONDS,
+        time_budget_seconds=twin_budget(scenario.phases, EXPLAIN_BUDGET_SECONDS),
     )
     store.put_document("counterfactuals", time.time(), msgspec.json.encode(counterfactuals))
     return Verdict(all(part.held for part in judged), reasons("finished", [], judged))

@@ -57,9 +57,9 @@ from scenarios.model import Scenario
 from sim.forecast import make_forecast
 from sim.results import Forecast
 
-SEAL_SECONDS = 16.0
-"""From the end of the baseline to the injection. Fixed beforehand, so that the twin can line up certificate phases."""
 FORECAST_BUDGET_SECONDS = 11.0
+PREPARATION_SECONDS = 5.0
+"""From the time at which the forecast is due to the injection: for a late forecast, and for chaostoolkit to start."""
 CHAOS_GRACE_SECONDS = 10.0
 FIRST_REQUEST_SECONDS = 20.0
 GUARD_WINDOW_SECONDS, GUARD_SETTLE_SECONDS = 5.0, 1.0
@@ -138,6 +138,7 @@ class GameDay:
         self._guard = AbortGuard(scenario.abort)
         self._children: dict[str, Child] = {}
         self._background: list[asyncio.Task[None]] = []
+        self._forecast_budget = judge.twin_budget(scenario.phases, FORECAST_BUDGET_SECONDS)
         self._forecast: Forecast | None = None
         self._planned_injection_at: float | None = None
         self._interruptible: asyncio.Future[Any] | None = None
@@ -208,7 +209,14 @@ class GameDay:
 
     def _load_plan(self) -> LoadPlan:
         load, phases = self._scenario.load, self._scenario.phases
-        seconds = phases.warmup + phases.baseline + SEAL_SECONDS + phases.inject + phases.recover
+        seconds = (
+            phases.warmup
+            + phases.baseline
+            + self._forecast_budget
+            + PREPARATION_SECONDS
+            + phases.inject
+            + phases.recover
+        )
         return LoadPlan(
             app=str(self._scenario.app.source),
             proxy=f"http://{self._world.load_entry()}",
@@ -226,7 +234,8 @@ class GameDay:
         self._watch.poll()
         self._store.commit()
         seen = observation(self._store, self._scenario, *self._record.windows["baseline"])
-        planned = time.time() + SEAL_SECONDS
+        # Fixed beforehand, so that the twin can line up certificate phases.
+        planned = time.time() + self._forecast_budget + PREPARATION_SECONDS
         forecast = await asyncio.to_thread(
             make_forecast,
             self._scenario,
@@ -234,7 +243,7 @@ class GameDay:
             world=self._options.world,
             seed=self._options.seed,
             planned_injection_at=planned,
-            time_budget_seconds=FORECAST_BUDGET_SECONDS,
+            time_budget_seconds=self._forecast_budget,
         )
         self._forecast = forecast
         body = msgspec.json.encode(forecast)
