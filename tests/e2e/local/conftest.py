@@ -17,7 +17,7 @@ from reports.store import RunStore
 
 TINY = Path(__file__).parent / "tiny" / "scenario.yaml"
 GAMEDAY = [sys.executable, "-m", "gameday"]
-PHASE_TIMEOUT_SECONDS = 60.0
+PHASE_TIMEOUT_SECONDS = 90.0
 
 
 @dataclass
@@ -33,14 +33,19 @@ class Running:
         with RunStore(self.out / "run.sqlite") as store:
             return [(event.kind, event.text) for event in store.events()]
 
+    def has(self, kind: str, text: str = "") -> bool:
+        """Whether the run store has such an event."""
+        if any(k == kind and text in t for k, t in self.events()):
+            return True
+        assert self.process.poll() is None, f"the run ended before {kind} {text}: {self.output()}"
+        return False
+
     def wait_for(self, kind: str, text: str = "") -> None:
         """Until the run store has such an event."""
         deadline = time.monotonic() + PHASE_TIMEOUT_SECONDS
         while time.monotonic() < deadline:
-            if any(k == kind and text in t for k, t in self.events()):
+            if self.has(kind, text):
                 return
-            if self.process.poll() is not None:
-                raise AssertionError(f"the run ended before {kind} {text}: {self.output()}")
             time.sleep(0.1)
         raise AssertionError(f"no {kind} {text} within {PHASE_TIMEOUT_SECONDS} s")
 

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from reports.store import RunStore
-from tests.e2e.local.conftest import GAMEDAY, TINY, Starter, processes_of
+from tests.e2e.local.conftest import GAMEDAY, PHASE_TIMEOUT_SECONDS, TINY, Running, Starter, processes_of
 
 pytestmark = pytest.mark.e2e
+PHASES = ("up", "warmup", "baseline", "seal", "inject", "recover")
 
 
 def eventually_gone(out: Path, seconds: float) -> list[int]:
@@ -22,30 +23,36 @@ def eventually_gone(out: Path, seconds: float) -> list[int]:
     return left
 
 
-@pytest.mark.parametrize("phase", ["up", "warmup", "baseline", "seal", "inject", "recover"])
-def test_ctrl_c_reverts_reports_and_exits_3(start: Starter, phase: str) -> None:
-    run = start(TINY)
-    run.wait_for("phase", phase)
-    if phase == "inject":
-        run.wait_for("inject")
-    run.interrupt()
-    assert run.wait() == 3, run.output()
-    assert "Traceback" not in run.output()
-    assert eventually_gone(run.out, 3.0) == []
-    report = msgspec.json.decode((run.out / "report.json").read_bytes())
-    assert report["verdict"]["outcome"] == "aborted"
-    assert (run.out / "report.html").is_file()
-    assert all(fault["reverted_at"] is not None for fault in report["faults"] if fault["injected_at"] is not None)
+def test_ctrl_c_in_any_phase_reverts_reports_and_exits_3_and_a_second_one_does_not_stop_that(start: Starter) -> None:
+    runs = {phase: start(TINY, name=phase) for phase in PHASES}
+    interrupt_in_time(runs)
+    for phase, run in runs.items():
+        assert run.wait() == 3, run.output()
+        assert "Traceback" not in run.output()
+        assert ("note", f"the run ended in phase {phase}") in run.events()
+        assert eventually_gone(run.out, 3.0) == []
+        report = msgspec.json.decode((run.out / "report.json").read_bytes())
+        assert report["verdict"]["outcome"] == "aborted"
+        assert (run.out / "report.html").is_file()
+        injected = [fault for fault in report["faults"] if fault["injected_at"] is not None]
+        assert all(fault["reverted_at"] is not None for fault in injected)
+        assert bool(injected) == (phase in ("inject", "recover"))
 
 
-def test_a_second_ctrl_c_does_not_stop_the_reverting(start: Starter) -> None:
-    run = start(TINY)
-    run.wait_for("inject")
-    run.interrupt()
-    time.sleep(0.2)
-    run.interrupt()
-    assert run.wait() == 3
-    assert eventually_gone(run.out, 3.0) == []
+def interrupt_in_time(runs: dict[str, Running]) -> None:
+    """Interrupts each run in the phase that is its name. The one that is to be hit mid-fault is so once its fault is in,
+    and again while it winds down."""
+    moments = {phase: [("phase", phase)] for phase in runs}
+    moments["inject"] = [("inject", ""), ("abort", "")]
+    deadline = time.monotonic() + PHASE_TIMEOUT_SECONDS
+    while any(moments.values()):
+        assert time.monotonic() < deadline, f"never came: {moments}"
+        for phase, run in runs.items():
+            if moments[phase] and run.has(*moments[phase][0]):
+                assert run.process.poll() is None
+                run.interrupt()
+                del moments[phase][0]
+        time.sleep(0.05)
 
 
 def test_kill_9_mid_fault_is_reverted_by_the_reaper_and_cleaned_by_recover(start: Starter) -> None:

@@ -85,6 +85,14 @@ def mesh(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mesh]:
     asyncio.run(made.world.down())
 
 
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """One mesh for all tests that leave it as they found it."""
+    made = Mesh(tmp_path_factory.mktemp("steady"), LEAF_SECONDS)
+    yield made
+    asyncio.run(made.world.down())
+
+
 def eventually(check: Any, seconds: float) -> float:
     """Seconds until `check()` is true; fails after `seconds`."""
     began = time.monotonic()
@@ -94,10 +102,10 @@ def eventually(check: Any, seconds: float) -> float:
     return time.monotonic() - began
 
 
-def test_openssl_sees_tls_1_3_and_the_documented_name(mesh: Mesh) -> None:
+def test_openssl_sees_tls_1_3_and_the_documented_name(steady: Mesh) -> None:
     name = identity_name("back", "tiny")
-    command = ["openssl", "s_client", "-connect", mesh.pod("back").inbound, "-servername", name, "-showcerts"]
-    command += ["-CAfile", str(mesh.folder / "pki" / "trust-anchors.pem"), "-verify_hostname", name]
+    command = ["openssl", "s_client", "-connect", steady.pod("back").inbound, "-servername", name, "-showcerts"]
+    command += ["-CAfile", str(steady.folder / "pki" / "trust-anchors.pem"), "-verify_hostname", name]
     seen = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=20)
     assert "TLSv1.3" in seen.stdout
     assert "Verify return code: 0 (ok)" in seen.stdout, seen.stdout
@@ -110,12 +118,12 @@ def test_openssl_sees_tls_1_3_and_the_documented_name(mesh: Mesh) -> None:
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0 or not hasattr(socket, "AF_PACKET"), reason="capturing needs root on Linux")
-def test_nothing_but_tls_crosses_between_meshed_pods(mesh: Mesh) -> None:
+def test_nothing_but_tls_crosses_between_meshed_pods(steady: Mesh) -> None:
     sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
     sniffer.bind(("lo", 0))
     sniffer.settimeout(0.2)
     payloads: dict[int, bytearray] = {4143: bytearray(), 8080: bytearray()}
-    ours = mesh.pod("back").ip.rpartition(".")[0]
+    ours = steady.pod("back").ip.rpartition(".")[0]
     done = threading.Event()
 
     def capture() -> None:
@@ -137,7 +145,7 @@ def test_nothing_but_tls_crosses_between_meshed_pods(mesh: Mesh) -> None:
     watcher = threading.Thread(target=capture)
     watcher.start()
     for _ in range(20):
-        assert mesh.get(FRONT) == 200
+        assert steady.get(FRONT) == 200
     time.sleep(0.3)
     done.set()
     watcher.join()
@@ -146,6 +154,22 @@ def test_nothing_but_tls_crosses_between_meshed_pods(mesh: Mesh) -> None:
     for plain in (b"HTTP/1.1", b"GET /", b"application/json", b"cluster.local:8080"):
         assert plain in payloads[8080] or plain == b"cluster.local:8080"  # app ↔ its own proxy: the capture does see it
         assert plain not in payloads[4143]
+    assert b"PRI * HTTP/2.0" not in payloads[4143]  # nor HTTP/2 in the clear, whose heads one could not read
+
+
+def test_a_killed_pod_costs_502_for_all_that_was_under_way_and_nothing_is_sent_twice(steady: Mesh) -> None:
+    assert steady.get(BACK) == 200
+    perform(Step("PUT", f"http://{steady.pod('back').workload_admin}/faults", '{"latencySeconds":5}'))
+    arrived = steady.metric("loadgen-0/proxy", "request_total", 'direction="outbound"')
+    with ThreadPoolExecutor(8) as pool:
+        under_way = [pool.submit(steady.get, BACK) for _ in range(8)]
+        eventually(
+            lambda: steady.metric("loadgen-0/proxy", "request_total", 'direction="outbound"') == arrived + 8, 3.0
+        )
+        perform(Step("POST", steady.state.supervisor_url("/pods/back-0/kill"), ""))
+        assert [future.result() for future in under_way] == [502] * 8
+    assert steady.metric("loadgen-0/proxy", "outbound_http_resent_total") == 0
+    eventually(lambda: steady.get(BACK) == 200, 20.0)  # the fault died with its pod
 
 
 @pytest.mark.parametrize("mesh", [12.0], indirect=True)
@@ -223,17 +247,17 @@ POLICIES: dict[str, dict[str, str]] = {
 }
 
 
-def test_retries_amplify_by_their_limit_are_held_by_a_budget_and_the_twin_knows(mesh: Mesh) -> None:
-    perform(Step("PUT", f"http://{mesh.pod('back').workload_admin}/faults", '{"errorRate":0.5,"status":503}'))
+def test_retries_amplify_by_their_limit_are_held_by_a_budget_and_the_twin_knows(steady: Mesh) -> None:
+    perform(Step("PUT", f"http://{steady.pod('back').workload_admin}/faults", '{"errorRate":0.5,"status":503}'))
     measured = {}
     for name, policy in POLICIES.items():
-        _annotate(mesh, policy)
-        measured[name] = _amplification(mesh)
-    _annotate(mesh, {})
-    profile = Path(mesh.folder / "registry" / "profile.json")
+        _annotate(steady, policy)
+        measured[name] = _amplification(steady)
+    _annotate(steady, {})
+    profile = Path(steady.folder / "registry" / "profile.json")
     profile.write_text(json.dumps(PROFILE))
     time.sleep(1.0)
-    measured["budget"] = _amplification(mesh, requests=1200)
+    measured["budget"] = _amplification(steady, requests=1200)
 
     assert measured["no retries"] == pytest.approx(1.0, abs=0.01)
     assert measured["limit 1"] == pytest.approx(1.5, abs=0.08)

@@ -1,24 +1,77 @@
-"""Whole runs: a short one from end to end, two at once, and a program that no one here wrote."""
+"""Whole runs, two at once: a short one from end to end, and a program that no one here wrote."""
 
 from __future__ import annotations
 
 import hashlib
 import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.e2e.local.conftest import GAMEDAY, TINY, Starter, processes_of
+from tests.e2e.local.conftest import GAMEDAY, TINY, Running, Starter, processes_of
 
 pytestmark = pytest.mark.e2e
 SCHEMA = Path(__file__).parents[3] / "docs" / "report.schema.json"
 
 
-def test_a_run_forecasts_injects_measures_scores_and_reports(start: Starter) -> None:
-    run = start(TINY)
-    assert run.wait() == 0, run.output()
+@dataclass(frozen=True)
+class Runs:
+    """Two runs of different scenarios, played at the same time."""
+
+    tiny: Running
+    """Half of back's answers are errors."""
+    foreign: Running
+    """Back is somebody else's program; identity is away."""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    folder = tmp_path_factory.mktemp("runs")
+    starter = Starter(folder)
+    pair = Runs(start_tiny(starter), start_foreign(starter, folder))
+    for run in (pair.tiny, pair.foreign):
+        run.wait()
+    yield pair
+    starter.clean_up()
+
+
+def start_tiny(start: Starter) -> Running:
+    return start(TINY, name="tiny")
+
+
+def start_foreign(start: Starter, folder: Path) -> Running:
+    (folder / "wsgi.py").write_text(
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [('Content-Type', 'text/plain'), ('Content-Length', '5')])\n"
+        "    return [b'hello']\n"
+    )
+    (folder / "app.yaml").write_text(
+        TINY.with_name("app.yaml")
+        .read_text()
+        .replace(
+            "    back:\n      namespace: tiny\n",
+            "    back:\n      namespace: tiny\n"
+            f"      command: [sh, -c, 'cd {folder} && exec waitress-serve --listen=$HOST:$PORT wsgi:app']\n",
+        )
+    )
+    scenario = (
+        TINY.read_text()
+        .replace("kind: app-degrade", "kind: control-plane-down")
+        .replace("target: {app: back, replicas: 1}", "target: {component: identity}")
+        .replace("      parameters: {errorRate: 50%, status: 503}\n", "")
+        .replace("success_rate of visits during inject < 75%", "success_rate of visits during inject >= 99%")
+    )
+    (folder / "scenario.yaml").write_text(scenario)
+    return start(folder / "scenario.yaml", "--seed", "2", name="foreign")
+
+
+def test_a_run_forecasts_injects_measures_scores_and_reports(runs: Runs) -> None:
+    run = runs.tiny
+    assert run.process.returncode == 0, run.output()
     out = run.out
     assert processes_of(out) == []
     report = msgspec.json.decode((out / "report.json").read_bytes())
@@ -43,39 +96,23 @@ def test_a_run_forecasts_injects_measures_scores_and_reports(start: Starter) -> 
         assert (out / name).read_bytes() == before, name
 
 
-def test_two_runs_at_once_do_not_meet(start: Starter) -> None:
-    first = start(TINY, name="first")
-    second = start(TINY, "--seed", "2", name="second")
-    assert first.wait() == 0, first.output()
-    assert second.wait() == 0, second.output()
-    assert processes_of(first.out) == []
-    assert processes_of(second.out) == []
+def test_two_runs_at_once_do_not_meet(runs: Runs) -> None:
+    for run in (runs.tiny, runs.foreign):
+        assert run.process.returncode == 0, run.output()
+        assert processes_of(run.out) == []
+    # Each had its own fault and nothing of the other's.
+    assert 0.35 < measured(runs.tiny, "inject") < 0.65
+    assert measured(runs.foreign, "inject") > 0.99
 
 
-def test_a_third_party_server_is_meshed_unmodified(start: Starter, tmp_path: Path) -> None:
-    (tmp_path / "wsgi.py").write_text(
-        "def app(environ, start_response):\n"
-        "    start_response('200 OK', [('Content-Type', 'text/plain'), ('Content-Length', '5')])\n"
-        "    return [b'hello']\n"
-    )
-    (tmp_path / "app.yaml").write_text(
-        TINY.with_name("app.yaml")
-        .read_text()
-        .replace(
-            "    back:\n      namespace: tiny\n",
-            "    back:\n      namespace: tiny\n"
-            f"      command: [sh, -c, 'cd {tmp_path} && exec waitress-serve --listen=$HOST:$PORT wsgi:app']\n",
-        )
-    )
-    scenario = (
-        TINY.read_text()
-        .replace("kind: app-degrade", "kind: control-plane-down")
-        .replace("target: {app: back, replicas: 1}", "target: {component: identity}")
-        .replace("      parameters: {errorRate: 50%, status: 503}\n", "")
-        .replace("success_rate of visits during inject < 75%", "success_rate of visits during inject >= 99%")
-    )
-    (tmp_path / "scenario.yaml").write_text(scenario)
-    run = start(tmp_path / "scenario.yaml")
-    assert run.wait() == 0, run.output()
+def test_a_third_party_server_is_meshed_unmodified(runs: Runs) -> None:
+    run = runs.foreign
+    assert run.process.returncode == 0, run.output()
     report = msgspec.json.decode((run.out / "report.json").read_bytes())
     assert report["slos"][0]["ratio"] > 0.99
+
+
+def measured(run: Running, window: str) -> float:
+    report = msgspec.json.decode((run.out / "report.json").read_bytes())
+    rows = [p for p in report["predictions"] if (p["quantity"], p["window"]) == ("success_rate", window)]
+    return float(rows[0]["measured"])
