@@ -201,7 +201,7 @@ def test_an_idle_timeout_ends_what_is_silent_and_spares_what_is_slow(tmp_path: P
             rest = b"x" * 10
         assert rest == b"x" * 10, "all that came was passed on, over half a second, and then the client was cut off"
         reply = await asyncio.wait_for(cart.send(silent), 5.0)
-        assert (reply.status, reply.headers["l5d-proxy-error"]) == (504, "idle timed out")
+        assert (reply.status, reply.headers["l5d-proxy-error"]) == (504, "stream idle for too long")
         await until(lambda: cart.proxy.outbound.in_flight == silent.proxy.inbound.in_flight == 0)
         server.close()
 
