@@ -40,8 +40,8 @@ def test_ctrl_c_in_any_phase_reverts_reports_and_exits_3_and_a_second_one_does_n
 
 
 def interrupt_in_time(runs: dict[str, Running]) -> None:
-    """Interrupts each run in the phase that is its name. The one that is to be hit mid-fault is so once its fault is in,
-    and again while it winds down."""
+    """Interrupts each run in the phase that is its name; the one that is to be hit mid-fault once the fault is in, and
+    again while it winds down."""
     moments = {phase: [("phase", phase)] for phase in runs}
     moments["inject"] = [("inject", ""), ("abort", "")]
     deadline = time.monotonic() + PHASE_TIMEOUT_SECONDS
