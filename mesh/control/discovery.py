@@ -18,6 +18,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from mesh.api.messages import encode_line
 from mesh.control.endpoints import InvalidAuthority, parse_authority
 from mesh.control.http import Handler, Request, Response, Stream, Watch
 from mesh.control.log import Log
@@ -29,6 +30,7 @@ from mesh.control.translate.authorizations import Cluster
 from mesh.control.watches import Complaints, DestinationTopic, InboundTopic, OutboundTopic, State, Topic, Watches
 
 CreateTopic = Callable[[State], Topic]
+FindTopic = Callable[[list[str], str], CreateTopic | None]
 
 
 class Discovery:
@@ -76,7 +78,32 @@ class Discovery:
     def policy_handler(self) -> Handler:
         return partial(self._handle, self._policy)
 
-    def _handle(self, topic: Callable[[list[str], str], CreateTopic | None], request: Request) -> Response | Watch:
+    def destination_debug_handler(self) -> Handler:
+        """The same questions, answered once: the snapshot's lines and the end."""
+        return partial(self._snapshot, self._destination)
+
+    def policy_debug_handler(self) -> Handler:
+        """As `destination_debug_handler`."""
+        return partial(self._snapshot, self._policy)
+
+    def _handle(self, topic: FindTopic, request: Request) -> Response | Watch:
+        asked = self._asked(topic, request)
+        if isinstance(asked, Response):
+            return asked
+        key, create = asked
+        return Watch(partial(self._open, key, create))
+
+    def _snapshot(self, topic: FindTopic, request: Request) -> Response:
+        asked = self._asked(topic, request)
+        if isinstance(asked, Response):
+            return asked
+        _, create = asked
+        state = self.watches.state
+        lines = b"".join(encode_line(message) for message in create(state).snapshot(state))
+        return Response(200, lines, "application/x-ndjson")
+
+    def _asked(self, topic: FindTopic, request: Request) -> Response | tuple[str, CreateTopic]:
+        """What a request asks for, with the key under which those who ask the same share it; or why it is refused."""
         if request.method != "GET":
             return _refusal(405, "use GET")
         try:
@@ -86,7 +113,7 @@ class Discovery:
             return _refusal(400, str(error))
         if create is None:
             return _refusal(404, f"no such path: {request.path}")
-        return Watch(partial(self._open, f"{request.path}?{namespace}", create))
+        return f"{request.path}?{namespace}", create
 
     def _open(self, key: str, create: CreateTopic, stream: Stream) -> Callable[[], None]:
         self.watches.subscribe(key, create, stream)

@@ -95,8 +95,9 @@ class Process:
         serves_policy = config.server.component == "policy"
         handler = discovery.policy_handler() if serves_policy else discovery.destination_handler()
         server = HttpServer(config.server.component, handler, metrics, credentials.context)
+        debug = discovery.policy_debug_handler() if serves_policy else discovery.destination_debug_handler()
         ready = asyncio.Event()
-        await self._admin(config.server.admin, admin_handler(metrics, ready.is_set), metrics)
+        await self._admin(config.server.admin, admin_handler(metrics, ready.is_set, debug), metrics)
         await self._bind(server, config.server.listen)
 
         async def serve() -> None:
