@@ -1,6 +1,6 @@
 """What each control-plane component may do, as RBAC rules: the least that its code calls. Deployment renders them.
 
-`CLUSTER` become ClusterRoles, `NAMESPACE` Roles in the control plane's own namespace. Components are the service accounts
+`CLUSTER` become ClusterRoles, `NAMESPACE` Roles in the control plane's namespace. Components are the service accounts
 (`linkerd-identity`, `linkerd-destination`), so destination and policy, two containers of one pod, share their rules.
 
 Secrets can be read in the control plane's own namespace only, and there by name. RBAC cannot restrict `create` by name
