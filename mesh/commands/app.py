@@ -9,3 +9,5 @@ from __future__ import annotations
 from cyclopts import App
 
 app = App(name="mesh", help="Install, inject and operate the mesh on Kubernetes.", help_format="plaintext")
+
+app.command("mesh.commands.images:images", name="images")
