@@ -58,7 +58,7 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
     import httpx2
     from lightkube.core.exceptions import ApiError
 
-    from mesh.kube.client import ClusterUnreachable, connect
+    from mesh.kube.client import ClusterUnreachable, ProxyFailed, connect
 
     try:
         client = connect(options.context, options.kubeconfig)
@@ -69,7 +69,7 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
         yield client
     except ApiError as error:
         raise refused(error, where) from None
-    except ClusterUnreachable as error:
+    except (ClusterUnreachable, ProxyFailed) as error:
         raise CommandFailed(str(error)) from None
     except httpx2.HTTPStatusError as error:
         raise CommandFailed(_status_line(error.response.status_code, error.request.url.path, where)) from None
