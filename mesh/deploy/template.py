@@ -43,12 +43,17 @@ class Ref:
 
 
 @dataclass(frozen=True, slots=True)
-class Secret:
-    """The text of a field in base64, as `data` of a Secret wants it. Without it there is nothing to install."""
+class Required:
+    """The text of a field without which there is nothing to install."""
 
     path: str
     hint: str
     """What the chart says when it is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secret(Required):
+    """The same in base64, as `data` of a Secret wants it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +132,10 @@ CREDENTIALS = ("identityTrustAnchorsPEM", "identity.issuer.tls")
 def evaluate(node: Node, context: Mapping[str, Any], item: object = None) -> Node:
     """What `node` is with these values; ABSENT where it is not there. `context`: values and credentials, nested."""
     match node:
-        case Ref(path):
-            return look_up(context, path)
         case Secret(path):
             return base64.b64encode(str(look_up(context, path)).encode()).decode()
+        case Ref(path) | Required(path):
+            return look_up(context, path)
         case Text(text):
             return PLACEHOLDER.sub(lambda match: str(look_up(context, match.group(1))), text)
         case Item(number):
