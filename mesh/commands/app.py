@@ -11,3 +11,6 @@ from cyclopts import App
 app = App(name="mesh", help="Install, inject and operate the mesh on Kubernetes.", help_format="plaintext")
 
 app.command("mesh.commands.images:images", name="images")
+app.command("mesh.commands.check.command:check", name="check")
+app.command("mesh.commands.identity:identity", name="identity")
+app.command("mesh.commands.diagnostics:app", name="diagnostics")

@@ -182,6 +182,8 @@ class Facts:
     """What an install with these values has."""
     missing: frozenset[Ref] = frozenset()
     """What of it there is not."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Kinds of which we may not know whether they are there → why."""
     altered: Mapping[Ref, str] = field(default_factory=dict)
     """RBAC objects that say less than they were installed with → what is gone."""
     components: tuple[Component, ...] = ()

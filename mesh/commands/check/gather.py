@@ -110,9 +110,9 @@ def _permissions(reader: Reader, found: dict[str, Any]) -> None:
 
 
 def _existing(reader: Reader, found: dict[str, Any], expected: list[Json]) -> None:
+    compared = compare(reader, expected)
     found["expected"] = tuple(ref(manifest) for manifest in expected)
-    compared = reader.learn("expected", lambda: compare(reader, expected), None)
-    found["missing"], found["altered"] = compared if compared is not None else (frozenset(), {})
+    found["missing"], found["altered"], found["unread"] = frozenset(compared.missing), compared.altered, compared.unread
 
 
 def _control_plane(reader: Reader, client: Client, found: dict[str, Any], scope: Scope) -> None:
@@ -176,7 +176,7 @@ def _viz(reader: Reader, client: Client, scope: Scope, expected: list[Json], ima
     wanted = [manifest for manifest in expected if _of_extension(manifest)]
     if not wanted:
         return None
-    missing, _ = compare(reader, wanted)
+    missing = compare(reader, wanted).missing
     home = f"namespaces/{scope.viz_namespace}"
     components = tuple(component_of(found) for found in reader.list(f"/apis/apps/v1/{home}/deployments"))
     pods = tuple(pod_of(pod, image) for pod in reader.list(f"/api/v1/{home}/pods"))

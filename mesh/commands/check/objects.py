@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from mesh.commands.check.facts import Ref
-from mesh.commands.check.reader import Json, Reader
+from mesh.commands.check.reader import Json, Reader, Unlearned
 
 PARALLEL = 8
 
@@ -38,18 +39,38 @@ def plural(kind: str) -> str:
     return f"{lower}es" if lower.endswith("s") else f"{lower}s"
 
 
-def compare(reader: Reader, expected: Iterable[Json]) -> tuple[frozenset[Ref], dict[Ref, str]]:
-    """Those that are missing, and those that are there but say less than they should. Raises Unlearned."""
+@dataclass(slots=True)
+class Compared:
+    """What became of the objects that should be there."""
+
+    missing: set[Ref] = field(default_factory=set)
+    altered: dict[Ref, str] = field(default_factory=dict)
+    """Those that say less than they should → what they lack."""
+    unread: dict[str, str] = field(default_factory=dict)
+    """Kinds that could not be read → why."""
+
+
+def compare(reader: Reader, expected: Iterable[Json]) -> Compared:
+    """Looks for each of them."""
     wanted = list(expected)
     with ThreadPoolExecutor(PARALLEL) as pool:
-        found = list(pool.map(lambda manifest: reader.get(path(manifest)), wanted))
-    missing = frozenset(ref(manifest) for manifest, actual in zip(wanted, found, strict=True) if actual is None)
-    altered = {
-        ref(manifest): difference
-        for manifest, actual in zip(wanted, found, strict=True)
-        if actual is not None and (difference := lacks(manifest, actual))
-    }
-    return missing, altered
+        found = list(pool.map(lambda manifest: _look(reader, manifest), wanted))
+    compared = Compared()
+    for manifest, actual in zip(wanted, found, strict=True):
+        if isinstance(actual, Unlearned):
+            compared.unread[manifest["kind"]] = str(actual)
+        elif actual is None:
+            compared.missing.add(ref(manifest))
+        elif difference := lacks(manifest, actual):
+            compared.altered[ref(manifest)] = difference
+    return compared
+
+
+def _look(reader: Reader, manifest: Json) -> Json | Unlearned | None:
+    try:
+        return reader.get(path(manifest))
+    except Unlearned as error:
+        return error
 
 
 def lacks(wanted: Json, actual: Json) -> str:

@@ -13,6 +13,7 @@ from mesh.commands.check.facts import Facts
 from mesh.commands.check.judge import SKIP, Category, Check, Verdict, error, listed, warning
 
 UPGRADE = "apply what is missing: `gameday mesh upgrade | kubectl apply -f -`"
+ASK = "ask for a role that may read it"
 WEBHOOK_KINDS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
 PART_OF_OTHER_CHECKS = frozenset(
     {"Namespace", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount", "Deployment"}
@@ -40,9 +41,10 @@ def config_readable(facts: Facts) -> Verdict:
 
 def exist(kinds: tuple[str, ...], facts: Facts) -> Verdict:
     """All objects of these kinds."""
-    wanted = [ref for ref in facts.expected if ref.kind in kinds]
+    wanted = [ref for ref in facts.expected if ref.kind in kinds and ref.kind not in facts.unread]
     if not wanted:
-        return SKIP
+        unread = [facts.unread[kind] for kind in kinds if kind in facts.unread]
+        return warning(f"cannot tell: {unread[0]}", ASK) if unread else SKIP
     lines = [f"{ref} is missing" for ref in wanted if ref in facts.missing]
     lines += [f"{ref}: {facts.altered[ref]}" for ref in wanted if ref in facts.altered]
     return error(listed(lines), UPGRADE) if lines else None
@@ -139,19 +141,15 @@ CATEGORIES = (
     Category(
         "linkerd-config",
         (
-            Check("control plane ServiceAccounts exist", partial(exist, ("ServiceAccount",)), needs=("expected",)),
-            Check("control plane ClusterRoles exist", partial(exist, ("ClusterRole", "Role")), needs=("expected",)),
-            Check("control plane ClusterRoleBindings exist", role_bindings, needs=("expected",)),
+            Check("control plane ServiceAccounts exist", partial(exist, ("ServiceAccount",))),
+            Check("control plane ClusterRoles exist", partial(exist, ("ClusterRole", "Role"))),
+            Check("control plane ClusterRoleBindings exist", role_bindings),
             Check(
                 "control plane CustomResourceDefinitions exist",
                 partial(exist, ("CustomResourceDefinition",)),
-                needs=("expected",),
             ),
-            *(
-                Check(f"control plane {kind}s exist", partial(exist, (kind,)), needs=("expected",))
-                for kind in WEBHOOK_KINDS
-            ),
-            Check("all other objects of the control plane exist", rest_exists, needs=("expected",)),
+            *(Check(f"control plane {kind}s exist", partial(exist, (kind,))) for kind in WEBHOOK_KINDS),
+            Check("all other objects of the control plane exist", rest_exists),
         ),
     ),
 )
