@@ -530,6 +530,43 @@ class HTTPLocalRateLimitPolicy(Resource, frozen=True, kw_only=True, tag_field="k
     spec: HTTPLocalRateLimitPolicySpec
 
 
+class WorkloadIP(Resource, frozen=True, kw_only=True):
+    ip: str
+
+
+class WorkloadMeshTLS(Resource, frozen=True, kw_only=True):
+    """The identity that the workload's proxy shows, and the name under which it is asked for (SNI)."""
+
+    identity: str
+    server_name: str = ""
+
+
+class ExternalWorkloadSpec(Resource, frozen=True, kw_only=True):
+    mesh_tls: WorkloadMeshTLS = msgspec.field(name="meshTLS")
+    ports: tuple[ServicePort, ...] = ()
+    workload_ips: tuple[WorkloadIP, ...] = msgspec.field(name="workloadIPs", default=())
+
+
+class WorkloadCondition(Resource, frozen=True, kw_only=True):
+    type: str
+    status: str
+
+
+class ExternalWorkloadStatus(Resource, frozen=True, kw_only=True):
+    conditions: tuple[WorkloadCondition, ...] = ()
+
+
+class ExternalWorkload(Resource, frozen=True, kw_only=True, tag_field="kind", tag="ExternalWorkload"):
+    """workload.linkerd.io/v1beta1: a meshed process outside of the cluster, an endpoint of the Services that select it.
+
+    Known on Kubernetes only; it is ready while its condition `Ready` is `True`.
+    """
+
+    metadata: Metadata
+    spec: ExternalWorkloadSpec
+    status: ExternalWorkloadStatus = ExternalWorkloadStatus()
+
+
 InboundResource = (
     Server
     | ServerAuthorization

@@ -10,7 +10,6 @@ routes and egress networks count for it alone; without it, only what speaks for 
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,8 +23,8 @@ from mesh.control.http import Handler, Request, Response, Stream, Watch
 from mesh.control.log import Log
 from mesh.control.metrics import Metrics
 from mesh.control.names import is_dns_name, is_label
-from mesh.control.registry.files import POLL_SECONDS, RegistryFiles
 from mesh.control.registry.index import Index
+from mesh.control.registry.source import Registry
 from mesh.control.translate.authorizations import Cluster
 from mesh.control.watches import Complaints, DestinationTopic, InboundTopic, OutboundTopic, State, Topic, Watches
 
@@ -37,9 +36,9 @@ class Discovery:
     """One registry, its watches, and the server that hands them out."""
 
     def __init__(
-        self, files: RegistryFiles, trust_domain: str, log: Log, metrics: Metrics, cluster: Cluster | None = None
+        self, registry: Registry, trust_domain: str, log: Log, metrics: Metrics, cluster: Cluster | None = None
     ) -> None:
-        self._files = files
+        self._registry = registry
         self._trust_domain = trust_domain
         self._cluster = cluster or Cluster(trust_domain=trust_domain)
         self._complaints = Complaints(log)
@@ -52,21 +51,22 @@ class Discovery:
 
     def load(self) -> None:
         """Raises RegistryUnreadable."""
-        self._files.load()
+        self._registry.load()
         self._publish()
 
     def poll(self) -> None:
-        if self._files.poll():
+        if self._registry.poll():
             self._publish()
 
     async def watch_registry(self) -> None:
-        """Polls the registry for ever."""
+        """Follows the registry for ever."""
         while True:
-            await asyncio.sleep(POLL_SECONDS)
+            await self._registry.wait()
             self.poll()
 
     def _publish(self) -> None:
-        sent = self.watches.publish(Index(self._files.resources()), time.time())
+        index = Index(self._registry.resources(), before=self.watches.state.index)
+        sent = self.watches.publish(index, time.time())
         self._metrics.add("control_updates_total", float(sent))
         self._log.debug("registry changed", version=self.watches.state.version, lines=sent)
 

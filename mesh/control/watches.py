@@ -10,6 +10,7 @@ the topic's whole state, so a stream that broke off needs no resume protocol.
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import is_
 from typing import Protocol
 
 import msgspec
@@ -26,7 +27,7 @@ from mesh.api.messages import (
     encode_line,
 )
 from mesh.api.resources import AnyResource, EgressNetwork
-from mesh.control.endpoints import Authority, endpoints_of, resolve
+from mesh.control.endpoints import Authority, Known, endpoints_of, resolve
 from mesh.control.log import Log
 from mesh.control.registry.index import Index
 from mesh.control.translate import inbound_policy_message, outbound_policy_message, profile_message
@@ -69,6 +70,7 @@ class DestinationTopic:
         self._client_namespace = client_namespace
         self._trust_domain = trust_domain
         self._complaints = complaints
+        self._known = Known()
         self._endpoints = self._find(state)
         self._profile = self._make_profile(state)
 
@@ -90,7 +92,7 @@ class DestinationTopic:
         return messages
 
     def _find(self, state: State) -> dict[str, Endpoint] | None:
-        return endpoints_of(state.index, self._resolved(state), self._trust_domain)
+        return endpoints_of(state.index, self._resolved(state), self._trust_domain, self._known)
 
     def _resolved(self, state: State) -> Authority:
         return resolve(state.index, self._authority, self._trust_domain)
@@ -185,17 +187,27 @@ class InboundTopic:
         self._port = port
         self._cluster = cluster
         self._complaints = complaints
+        self._inputs = self._look(state)
         self._policy = self._make(state)
 
     def snapshot(self, state: State) -> list[WatchMessage]:
         return [_stamped(self._policy, state)]
 
     def changes(self, state: State) -> list[WatchMessage]:
+        before, self._inputs = self._inputs, self._look(state)
+        if all(map(is_, before, self._inputs)):
+            return []
         policy = self._make(state)
         if _stamped(self._policy, state) == policy:
             return []
         self._policy = policy
         return [policy]
+
+    def _look(self, state: State) -> tuple[object, ...]:
+        """All that the policy is made of; the same objects make the same policy."""
+        namespace = self._key[0]
+        index = state.index
+        return index.pods.get(self._key), index.namespaces.get(namespace), index.inbound(namespace)
 
     def _make(self, state: State) -> InboundPolicy:
         namespace, pod = self._key

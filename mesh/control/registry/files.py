@@ -10,12 +10,13 @@ endpoints; linkerd2 #15109 is one); a poll of sixty files costs half a milliseco
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mesh.api.resources import AnyResource
+from mesh.api.resources import AnyResource, ExternalWorkload
 from mesh.control.log import Log
 from mesh.control.metrics import Metrics
 from mesh.control.registry.manifests import SUFFIXES, InvalidManifest, read_manifest
@@ -69,7 +70,11 @@ class RegistryFiles:
         self._lost = False
         return self._update(found)
 
-    def resources(self) -> list[AnyResource]:
+    async def wait(self) -> None:
+        """Until the next poll is due."""
+        await asyncio.sleep(POLL_SECONDS)
+
+    def resources(self) -> list[AnyResource | ExternalWorkload]:
         """All resources; where two files define the same one, the later file name wins."""
         merged: dict[tuple[type, str, str], AnyResource] = {}
         for path in sorted(self._files):

@@ -1,27 +1,38 @@
-"""The registry's resources by the questions that watches ask. Immutable; built anew when the registry changed."""
+"""The registry's resources by the questions that watches ask. Immutable; built anew when the registry changed.
+
+Building costs a fifth of a millisecond at 500 pods, so nothing is changed in place. What costs is asking every watch
+again; for that an index keeps the very objects of the index `before` it where they say the same, and a watch whose
+objects are all the same ones need not think (`watches.py`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from operator import is_
 
 from mesh.api.resources import (
     AnyResource,
     AuthorizationPolicy,
     EgressNetwork,
+    EndpointConditions,
     EndpointSlice,
+    ExternalWorkload,
     GRPCRoute,
     HTTPLocalRateLimitPolicy,
     HTTPRoute,
     MeshTLSAuthentication,
     Namespace,
     NetworkAuthentication,
+    ObjectReference,
     ParentRef,
     Pod,
     Server,
     ServerAuthorization,
     Service,
     ServiceProfile,
+    SliceEndpoint,
+    SlicePort,
     TrafficSplit,
 )
 from mesh.control.translate.egress import EGRESS_GROUP
@@ -49,7 +60,7 @@ class _Inbound:
 class Index:
     """Lookups over one state of the registry."""
 
-    def __init__(self, resources: Iterable[AnyResource] = ()) -> None:
+    def __init__(self, resources: Iterable[AnyResource | ExternalWorkload] = (), before: Index | None = None) -> None:
         self.services: dict[Key, Service] = {}
         self.pods: dict[Key, Pod] = {}
         self.namespaces: dict[str, Namespace] = {}
@@ -63,10 +74,16 @@ class Index:
         self._inbound: dict[str, _Inbound] = {}
         self._mesh_tls: dict[Key, MeshTLSAuthentication] = {}
         self._networks: dict[Key, NetworkAuthentication] = {}
+        self.workloads: dict[Key, ExternalWorkload] = {}
         for resource in resources:
             self._add(resource)
+        self._views: dict[str, InboundResources] = {}
+        self._before = before._views if before is not None else {}
+        if self.workloads:
+            for service in self.services.values():
+                self._add_workloads(service)
 
-    def _add(self, resource: AnyResource) -> None:
+    def _add(self, resource: AnyResource | ExternalWorkload) -> None:
         meta = resource.metadata
         key = (meta.namespace, meta.name)
         match resource:
@@ -110,6 +127,14 @@ class Index:
                     self._splits[meta.namespace, resource.spec.service] = resource
             case EgressNetwork():
                 self.egress_networks.append(resource)
+            case ExternalWorkload():
+                self.workloads[key] = resource
+
+    def _add_workloads(self, service: Service) -> None:
+        namespace = service.metadata.namespace
+        found = [workload for (where, _), workload in self.workloads.items() if where == namespace]
+        if pieces := workload_slices(service, found):
+            self._slices.setdefault((namespace, service.metadata.name), []).extend(pieces)
 
     def _attach(self, route: HTTPRoute | GRPCRoute) -> None:
         for parent in route.spec.parent_refs:
@@ -125,16 +150,21 @@ class Index:
 
     def inbound(self, namespace: str) -> InboundResources:
         """What may say who calls the pods of a namespace."""
-        own = self._inbound.get(namespace) or _Inbound()
-        return InboundResources(
-            servers=own.servers,
-            server_authorizations=own.server_authorizations,
-            authorization_policies=own.authorization_policies,
-            rate_limits=own.rate_limits,
-            routes=own.routes,
-            mesh_tls=self._mesh_tls,
-            networks=self._networks,
-        )
+        view = self._views.get(namespace)
+        if view is None:
+            own = self._inbound.get(namespace) or _Inbound()
+            view = InboundResources(
+                servers=own.servers,
+                server_authorizations=own.server_authorizations,
+                authorization_policies=own.authorization_policies,
+                rate_limits=own.rate_limits,
+                routes=own.routes,
+                mesh_tls=self._mesh_tls,
+                networks=self._networks,
+            )
+            before = self._before.get(namespace)
+            view = self._views[namespace] = before if before is not None and _says_the_same(before, view) else view
+        return view
 
     def slices(self, service: Key) -> list[EndpointSlice]:
         return self._slices.get(service, [])
@@ -183,6 +213,46 @@ class Index:
                 for ref in route.spec.parent_refs
             )
         ]
+
+
+def workload_slices(service: Service, workloads: Iterable[ExternalWorkload]) -> list[EndpointSlice]:
+    """What Linkerd's controller writes as EndpointSlices for external workloads, made in memory: one for each that the
+    service selects and that has its ports."""
+    selector = service.spec.selector.items()
+    pieces = []
+    for workload in workloads:
+        if not selector or not selector <= workload.metadata.labels.items():
+            continue
+        ports = []
+        for port in service.spec.ports:
+            target = port.target_port if port.target_port is not None else port.port
+            named = (p.port for p in workload.spec.ports if p.name == target)
+            number = target if isinstance(target, int) else next(named, None)
+            if number is not None:
+                ports.append(SlicePort(port=number, name=port.name))
+        ready = any(c.type == "Ready" and c.status == "True" for c in workload.status.conditions)
+        member = SliceEndpoint(
+            addresses=tuple(address.ip for address in workload.spec.workload_ips),
+            conditions=EndpointConditions(ready=ready),
+            target_ref=ObjectReference(name=workload.metadata.name, kind="ExternalWorkload"),
+        )
+        pieces.append(EndpointSlice(metadata=workload.metadata, endpoints=(member,), ports=tuple(ports)))
+    return pieces
+
+
+def _says_the_same(one: InboundResources, other: InboundResources) -> bool:
+    """Whether both hold the very same resources."""
+    return all(
+        same_objects(getattr(one, name), getattr(other, name))
+        for name in ("servers", "server_authorizations", "authorization_policies", "rate_limits", "routes")
+    ) and all(
+        same_objects(getattr(one, name).values(), getattr(other, name).values()) for name in ("mesh_tls", "networks")
+    )
+
+
+def same_objects(one: Collection[object], other: Collection[object]) -> bool:
+    """Whether two collections hold the same objects (not equal ones) in the same order."""
+    return len(one) == len(other) and all(map(is_, one, other))
 
 
 def parent_kind(parent: ParentRef) -> str | None:

@@ -212,7 +212,7 @@ class _Reader:
             resource = msgspec.convert(value, AnyResource)
         except msgspec.ValidationError as error:
             message, _, where = str(error).partition(" - at ")
-            self._problem(self._steps(where.strip("`"), value), _plain(message))
+            self._problem(self._steps(where.strip("`"), value), plain_message(message))
             return None
         before = len(self.problems)
         for problem in problems_of(resource):
@@ -230,7 +230,7 @@ class _Reader:
 
     def _problem(self, path: tuple[str | int, ...], message: str) -> None:
         where = self.prefix + path
-        self.problems.append(Problem(self.path, self.document.line_of(where), _field(where), message))
+        self.problems.append(Problem(self.path, self.document.line_of(where), field_text(where), message))
 
     @staticmethod
     def _steps(where: str, value: object) -> tuple[str | int, ...]:
@@ -263,7 +263,7 @@ def _descend(value: object, step: str | int) -> object:
     return None
 
 
-def _plain(message: str) -> str:
+def plain_message(message: str) -> str:
     """msgspec's sentences in the words of YAML: "expected text (put it in quotes), got a whole number"."""
 
     def words(match: re.Match[str]) -> str:
@@ -275,7 +275,7 @@ def _plain(message: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _field(path: tuple[str | int, ...]) -> str:
+def field_text(path: tuple[str | int, ...]) -> str:
     text = ""
     for step in path:
         if isinstance(step, int):

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeVar
 
 from mesh.api.messages import (
@@ -127,14 +127,14 @@ def inbound_policy_message(
     server = _server(pod, port, resources.servers, complain_of) if pod is not None else None
     if server is None:
         name = _default_policy(pod, namespace, cluster, complain)
-        if port in _port_set(_annotation(pod, namespace, REQUIRE_IDENTITY_PORTS)):
+        if port in port_set(_annotation(pod, namespace, REQUIRE_IDENTITY_PORTS)):
             name = name.replace("-unauthenticated", "-authenticated")
         opaque = _annotation(pod, namespace, OPAQUE_PORTS)
         return InboundPolicy(
             version=version,
             published_at=published_at,
             server_name=name,
-            protocol="opaque" if port in _port_set(DEFAULT_OPAQUE_PORTS if opaque is None else opaque) else "detect",
+            protocol="opaque" if port in port_set(DEFAULT_OPAQUE_PORTS if opaque is None else opaque) else "detect",
             detect_timeout_seconds=cluster.detect_timeout,
             authorizations=default_authorizations(name, cluster.networks),
             routes=probes,
@@ -178,7 +178,8 @@ def _default_policy(pod: Pod | None, namespace: Namespace | None, cluster: Clust
     return cluster.default_policy
 
 
-def _port_set(text: str | None) -> frozenset[int]:
+@lru_cache(maxsize=256)
+def port_set(text: str | None) -> frozenset[int]:
     """Ports and ranges (`4000-4100`) of an annotation; what is neither is passed over, as in Linkerd."""
     ports: set[int] = set()
     for part in (text or "").split(","):
