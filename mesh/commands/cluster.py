@@ -11,12 +11,12 @@ no such thing, nobody there. A bug in our own code stays a traceback.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 from cyclopts import Parameter
 
 from mesh.commands.errors import CommandFailed
@@ -68,11 +68,12 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
     try:
         yield client
     except ApiError as error:
-        raise refused(error, where) from None
+        raise refused(error.status.code or 0, error.status.message or str(error), where) from None
     except (ClusterUnreachable, ProxyFailed) as error:
         raise CommandFailed(str(error)) from None
     except httpx2.HTTPStatusError as error:
-        raise CommandFailed(_status_line(error.response.status_code, error.request.url.path, where)) from None
+        answer = error.response
+        raise refused(answer.status_code, _message(answer.content, f"HTTP {answer.status_code}"), where) from None
     except httpx2.TimeoutException:
         raise CommandFailed(f"{where}: the API server did not answer in time; is it overloaded?") from None
     except httpx2.HTTPError as error:
@@ -92,37 +93,29 @@ def describe(options: ClusterOptions, client: Client) -> str:
     return f"context {options.context or config.context_name} ({config.cluster.server})"
 
 
-def refused(error: Exception, where: str) -> CommandFailed:
-    """What the API's refusal (a lightkube ApiError) means to the user."""
-    status = getattr(error, "status", None)
-    code = getattr(status, "code", None)
-    text = re.sub(r"\s+", " ", str(getattr(status, "message", None) or error)).strip()
-    match code:
-        case 401:
-            hint = "not logged in: renew the credentials in the kubeconfig"
-        case 403:
-            hint = "you are not allowed to: ask for a role that allows it, or choose another --context"
-        case 404 if text.startswith("the server could not find the requested resource"):
-            hint = "the CRD is missing: see `gameday mesh check`"
-        case 404:
-            hint = "see the name, and the namespace (-n)"
-        case 409:
-            hint = "somebody else changed it: try again"
-        case 429 | 503 | 504:
-            hint = "the API server is busy or not ready: try again"
-        case _:
-            hint = "see `gameday mesh check`"
-    return CommandFailed(f"{where}: {text}; {hint}")
+def refused(status: int, text: str, where: str) -> CommandFailed:
+    """What a refusal of the API server, or of a pod behind it, means to the user."""
+    said = " ".join(text.split()) or f"HTTP {status}"
+    if status == 404 and said.startswith("the server could not find the requested resource"):
+        hint = "the CRD is missing: see `gameday mesh check`"
+    else:
+        hint = HINTS.get(status, "see `gameday mesh check`")
+    return CommandFailed(f"{where}: {said}; {hint}")
 
 
-def _status_line(status: int, path: str, where: str) -> str:
-    match status:
-        case 401:
-            hint = "not logged in: renew the credentials in the kubeconfig"
-        case 403:
-            hint = "you are not allowed to: ask for a role that allows it"
-        case 404:
-            hint = "no such pod, service or path"
-        case _:
-            hint = "the pod or service behind it does not answer; is it ready?"
-    return f"{where}: HTTP {status} from {path}; {hint}"
+HINTS = {
+    401: "not logged in: renew the credentials in the kubeconfig",
+    403: "you are not allowed to: ask for a role that allows it, or choose another --context",
+    404: "see the name, and the namespace (-n)",
+    409: "somebody else changed it: try again",
+    **dict.fromkeys((429, 503, 504), "the API server, or the pod behind it, is busy or not ready: try again"),
+}
+
+
+def _message(body: bytes, otherwise: str) -> str:
+    """The message of a Kubernetes Status, where the body is one."""
+    try:
+        status = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return otherwise
+    return str(status.get("message") or otherwise) if isinstance(status, dict) else otherwise

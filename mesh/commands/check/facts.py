@@ -162,7 +162,7 @@ class Facts:
     data_namespace: str | None = None
     """The one to which the data-plane checks are limited."""
     unknown: Mapping[str, str] = field(default_factory=dict)
-    """Name of a field here → why it could not be learned."""
+    """Name of a field here, or `node_clocks` → why it could not be learned."""
 
     unreachable: str = ""
     """Why the API does not answer; empty: it does."""

@@ -76,9 +76,11 @@ def _cluster(reader: Reader, found: dict[str, Any]) -> None:
     found["kubernetes_version"] = version.get("gitVersion", "")
     found["api_ahead_seconds"] = reader.server_clock()
 
+    lease_path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+    listed = reader.learn("node_clocks", lambda: reader.list(lease_path), ())
+    leases = {lease["metadata"]["name"]: lease for lease in listed}
+
     def nodes() -> tuple[Any, ...]:
-        lease_path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
-        leases = {lease["metadata"]["name"]: lease for lease in reader.list(lease_path)}
         return tuple(node_of(node, leases.get(node["metadata"]["name"])) for node in reader.list("/api/v1/nodes"))
 
     found["nodes"] = reader.learn("nodes", nodes, ())

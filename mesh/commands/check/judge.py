@@ -14,6 +14,10 @@ from enum import Enum
 from mesh.commands.check.facts import Facts
 
 
+ESSENTIAL = frozenset({"kubernetes_version", "namespace_exists", "values", "components", "pods", "allowed"})
+"""Facts without which nobody may call the mesh healthy: that they cannot be learned is an error, as in Linkerd."""
+
+
 class Severity(Enum):
     """As in Linkerd: warnings do not change the exit code."""
 
@@ -103,8 +107,9 @@ def judge(facts: Facts, categories: Iterable[Category]) -> list[Result]:
 def _judge(facts: Facts, category: str, check: Check) -> Result | None:
     for need in check.needs:
         if need in facts.unknown:
+            severity = Severity.ERROR if need in ESSENTIAL else Severity.WARNING
             text = f"cannot tell: {facts.unknown[need]}"
-            return Result(category, check.claim, Severity.WARNING, text, "ask for a role that may read it")
+            return Result(category, check.claim, severity, text, "ask for a role that may read it")
     verdict = check.judge(facts)
     if isinstance(verdict, Skip):
         return None

@@ -344,6 +344,12 @@ def test_what_may_not_be_read_is_said_and_not_guessed() -> None:
     assert warnings["certificate config is valid"].startswith("cannot tell: secrets is forbidden")
 
 
+def test_what_is_essential_and_may_not_be_read_is_no_success() -> None:
+    facts = broken(unknown={"pods": "pods is forbidden"}, pods=())
+    claims = {result.claim for result in found(facts)}
+    assert claims == {"no unschedulable pods", "control plane pods are ready", "control plane is up-to-date"}
+
+
 def test_without_an_api_only_that_is_said() -> None:
     results = judge(broken(unreachable="cluster https://127.0.0.1:1 does not answer"), DEFAULT)
     assert [(result.claim, result.severity) for result in results] == [("can query the Kubernetes API", Severity.ERROR)]

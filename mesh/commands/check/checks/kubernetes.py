@@ -59,7 +59,7 @@ CATEGORIES = (
         "kubernetes-version",
         (
             Check("is running the minimum Kubernetes API version", new_enough),
-            Check("no clock skew detected", clocks_agree, needs=("nodes",)),
+            Check("no clock skew detected", clocks_agree, needs=("nodes", "node_clocks")),
         ),
     ),
 )
