@@ -1,6 +1,6 @@
 """Pods of the control plane: what all of them have in common.
 
-None of them carries a proxy: each does its own mTLS with a leaf that it asks identity for, with the projected token here.
+None of them carries a proxy: each does its own mTLS with a leaf that it asks identity for, with the projected token.
 All satisfy PodSecurity `restricted`. Programs write nothing but temporary files: the root file system is read-only and
 /tmp is memory.
 """
@@ -51,7 +51,7 @@ def resources(path: str) -> Node:
 def container(
     name: str, module: str, arguments: Sequence[Node], ports: dict[str, int], admin: int, values: str
 ) -> Node:
-    """One container. `ports` by name, unique in the pod; `admin`: which of them answers probes; `values`: its section."""
+    """One container. `ports` by name, unique in the pod; `admin`: which answers probes; `values`: its section."""
     assert all(len(port) <= 15 for port in ports), "Kubernetes takes no longer names"
     return {
         "name": name,

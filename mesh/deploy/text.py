@@ -1,7 +1,12 @@
-"""Objects as the text that `kubectl apply -f -` reads."""
+"""Objects as the text that `kubectl apply -f -` and Helm read.
+
+Both read it with Go's library, which takes some plain words for numbers or booleans that are text to PyYAML (1e3, y).
+Those are put in quotes here; an image's tag would otherwise become a number on its way.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,8 +20,12 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+_AMBIGUOUS = re.compile(r"[-+]?[0-9._]+([eE][-+]?[0-9]+)?|0[xXoObB][0-9a-fA-F_]+|[yYnN]")
+
+
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    style = "|" if "\n" in text else "'" if _AMBIGUOUS.fullmatch(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _text)
@@ -25,6 +34,12 @@ _Dumper.add_representer(str, _text)
 def to_yaml(objects: Iterable[Mapping[str, Any]]) -> str:
     """One document for each object; many lines of text stay lines."""
     return yaml.dump_all(objects, Dumper=_Dumper, sort_keys=False, explicit_start=True, width=120)
+
+
+def to_document(value: object) -> str:
+    """One value as YAML, keys in their order."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=120)
+    return text
 
 
 def name_of(item: Mapping[str, Any]) -> str:

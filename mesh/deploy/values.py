@@ -54,7 +54,7 @@ def read_values(
 
 def to_mapping(values: Values) -> dict[str, Any]:
     """As in a values file; lists are lists."""
-    mapping: dict[str, Any] = msgspec.to_builtins(values)
+    mapping: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(values))  # to_builtins leaves tuples
     return mapping
 
 
