@@ -136,8 +136,8 @@ def compile_match(match: Match) -> Predicate:
         if wanted:
             tests.append(_equals(read, wanted.encode()))
     if match.authority:
-        authority = match.authority.lower()
-        tests.append(lambda r: authority in (r.authority, r.head.authority.decode("latin-1").lower()))
+        same = _authority(match.authority.lower())
+        tests.append(lambda r: same(r.authority) or same(r.head.authority.decode("latin-1").lower()))
     if match.path_prefix:
         prefix = match.path_prefix.encode()
         tests.append(lambda r: r.head.path.startswith(prefix))
@@ -160,6 +160,12 @@ def compile_match(match: Match) -> Predicate:
         negated = compile_match(match.not_)
         tests.append(lambda r: not negated(r))
     return lambda r: all(test(r) for test in tests)
+
+
+def _authority(wanted: str) -> Callable[[str], bool]:
+    """One without a port means any port: who looks at a service does not know what its clients wrote."""
+    with_port = wanted.rpartition(":")[2].isdecimal()
+    return lambda said: said == wanted or (not with_port and said.rpartition(":")[0] == wanted)
 
 
 Moment = Literal["began", "responded", "ended"]

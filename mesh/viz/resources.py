@@ -1,4 +1,4 @@
-"""What a user may ask about: `deploy/web`, `sts`, `ns/shop`, `svc/pay`, `po`, by the names that Linkerd's users type."""
+"""What a user may ask about: `deploy/web`, `sts`, `ns/shop`, `svc/pay`, by the names that Linkerd's users type."""
 
 from __future__ import annotations
 

@@ -136,7 +136,8 @@ class ControlPlane:
             method, path, _ = head.split(" ", 2)
             path = path.partition("?")[0]  # every client of this world is told the same
             if method == "POST":
-                length = int(next(line for line in head.split("\r\n") if line.startswith("content-length")).split()[1])
+                fields = head.lower().split("\r\n")
+                length = int(next(line for line in fields if line.startswith("content-length")).split()[1])
                 writer.write(self._certify(await reader.readexactly(length)))
                 await writer.drain()
                 return

@@ -91,6 +91,8 @@ def test_a_request_that_nobody_answered_ends_with_its_cause() -> None:
         ({"path": "/orders?id=1"}, True),
         ({"authority": "PAY.shop.svc.cluster.local"}, True),
         ({"authority": "pay.shop.svc.cluster.local:80"}, True),
+        ({"authority": "pay.shop.svc.cluster.local:81"}, False),
+        ({"authority": "pay.shop.svc.cluster"}, False),
         ({"authority": "cart"}, False),
         ({"route": "checkout"}, True),
         ({"status": 200}, True),
