@@ -13,7 +13,6 @@ from enum import Enum
 
 from mesh.commands.check.facts import Facts
 
-
 ESSENTIAL = frozenset({"kubernetes_version", "namespace_exists", "values", "components", "pods", "allowed"})
 """Facts without which nobody may call the mesh healthy: that they cannot be learned is an error, as in Linkerd."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from mesh.api.values import VERSION, Values
 from mesh.commands.check.checks import DATA_PLANE, DEFAULT
 from mesh.commands.check.checks.pre import CREATE, READ
@@ -26,10 +28,18 @@ def leaf_chain(issuer: Authority = ISSUER, *, now: float = NOW, lifetime: float 
     return to_pem(leaf) + issuer.certificate_pem
 
 
-def serving(name: str, authority: Authority, *, now: float = NOW, lifetime: float = 30 * 86_400.0) -> str:
+def serving(
+    name: str,
+    authority: Authority,
+    *,
+    now: float = NOW,
+    lifetime: float = 30 * 86_400.0,
+    key: ec.EllipticCurvePrivateKey | None = None,
+) -> str:
     """A webhook's own certificate."""
     host = f"linkerd-{name}.linkerd.svc"
-    return to_pem(issue_leaf(authority, host, create_key().public_key(), now=now, lifetime=lifetime))
+    public = (key or create_key()).public_key()
+    return to_pem(issue_leaf(authority, host, public, now=now, lifetime=lifetime))
 
 
 def webhook(name: str) -> Webhook:

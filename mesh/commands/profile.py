@@ -1,0 +1,150 @@
+"""`gameday mesh profile SERVICE`: a ServiceProfile, printed to be read and applied."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import httpx2
+import yaml
+from cyclopts import Parameter
+from lightkube import Client
+
+from mesh.api.durations import InvalidDuration, parse_duration
+from mesh.commands.cluster import DEFAULTS, ClusterOptions, connected
+from mesh.commands.control_plane import get
+from mesh.commands.errors import CommandFailed
+from mesh.commands.profiles import (
+    ROUTE_LIMIT,
+    InvalidOpenApi,
+    Manifest,
+    from_open_api,
+    from_requests,
+    manifest,
+    template,
+)
+from mesh.control.names import is_dns_name, is_label
+from mesh.kube.client import CONNECT_SECONDS, http_of, proxy_path
+from mesh.viz.gate import HEADER, KEY
+from mesh.viz.permissions import TAP_SECRET
+
+VIZ = "viz:8084"
+
+
+def profile(
+    service: str,
+    /,
+    *,
+    open_api: Path | None = None,
+    tap: str | None = None,
+    tap_duration: str = "5s",
+    tap_route_limit: int = ROUTE_LIMIT,
+    template_only: Annotated[bool, Parameter(name="--template", negative="")] = False,
+    cluster_domain: str = "cluster.local",
+    cluster: ClusterOptions = DEFAULTS,
+) -> int:
+    """Print a ServiceProfile for a service, as YAML for `kubectl apply -f -`.
+
+    Parameters
+    ----------
+    service
+        The service's name.
+    open_api
+        Make routes from this OpenAPI document (2.0 or 3.x; YAML or JSON; - reads stdin).
+    tap
+        Make routes from the requests that this workload (deploy/web …) gets while it is tapped.
+    tap_duration
+        How long to tap.
+    tap_route_limit
+        Routes at most; the most frequent are kept.
+    template_only
+        Print a profile to fill in.
+    cluster_domain
+        End of services' names in this cluster.
+    """
+    if sum((open_api is not None, tap is not None, template_only)) != 1:
+        raise CommandFailed("profile: give one of --open-api FILE, --tap RESOURCE or --template")
+    if not is_label(service):
+        raise CommandFailed(f"profile: {service!r} is not the name of a service")
+    if not is_dns_name(cluster_domain):
+        raise CommandFailed(f"--cluster-domain: {cluster_domain!r} is not a DNS name")
+    name = f"{service}.{cluster.namespace or 'default'}.svc.{cluster_domain}"
+    if template_only:
+        sys.stdout.write(template(name))
+    elif open_api is not None:
+        _write(manifest(name, _open_api(open_api)))
+    else:
+        assert tap is not None
+        _write(manifest(name, _tap(tap, _seconds(tap_duration), tap_route_limit, cluster)))
+    return 0
+
+
+def _write(found: Manifest) -> None:
+    sys.stdout.write(yaml.safe_dump(found, sort_keys=False, width=120))
+
+
+def _open_api(path: Path) -> list[Manifest]:
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandFailed(f"--open-api {path}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        return from_open_api(yaml.safe_load(text))
+    except (InvalidOpenApi, yaml.YAMLError) as error:
+        raise CommandFailed(f"--open-api {path}: {' '.join(str(error).split())}") from None
+
+
+def _tap(resource: str, seconds: float, limit: int, options: ClusterOptions) -> list[Manifest]:
+    query = {"resource": resource, "direction": "inbound", "max-rps": "0"}
+    if options.namespace:
+        query["namespace"] = options.namespace
+    with connected(options) as client:
+        token = _token(client, options)
+        requests = list(_requests(http_of(client), options, query, token, seconds))
+    if not requests:
+        raise CommandFailed(f"--tap {resource}: no requests in {seconds:.0f} s; send some, or give --tap-duration")
+    return from_requests(requests, limit)
+
+
+def _requests(
+    http: httpx2.Client, options: ClusterOptions, query: dict[str, str], token: str, seconds: float
+) -> Iterator[tuple[str, str]]:
+    """Method and path of each request that is tapped until the time is up."""
+    url = proxy_path(options.viz_namespace, "services", VIZ, "/api/tap")
+    timeout = httpx2.Timeout(CONNECT_SECONDS, read=seconds + 10.0)
+    deadline = time.monotonic() + seconds
+    with http.stream("GET", url, params=query, headers={HEADER: token}, timeout=timeout) as response:
+        if response.status_code >= 400:
+            raise CommandFailed(f"--tap: {_reason(response.read())}")
+        for line in response.iter_lines():
+            if time.monotonic() > deadline:
+                return
+            event = json.loads(line) if line.strip() else {}
+            if event.get("event") == "requestInit":
+                yield str(event.get("method", "")), str(event.get("path", "/"))
+
+
+def _token(client: Client, options: ClusterOptions) -> str:
+    """What viz asks of those who tap: who may read its Secret may."""
+    secret = get(client, f"/api/v1/namespaces/{options.viz_namespace}/secrets/{TAP_SECRET}")
+    return base64.b64decode((secret.get("data") or {}).get(KEY, "")).decode()
+
+
+def _reason(body: bytes) -> str:
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return body[:200].decode("utf-8", "replace")
+    return str(said.get("error") or said.get("message") or said) if isinstance(said, dict) else str(said)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except InvalidDuration as error:
+        raise CommandFailed(f"--tap-duration: {error}") from None
