@@ -173,6 +173,8 @@ class NetworkPolicies(Section, frozen=True, kw_only=True):
 class Values(Section, frozen=True, kw_only=True):
     """Every value of an install."""
 
+    version: str = VERSION
+    """Of what wrote these values, set by install and upgrade. An upgrade moves the image's tag on where it was this."""
     image: Image = Image()
     image_pull_secrets: tuple[str, ...] = ()
     """Names of Secrets in linkerd and linkerd-viz for a private registry."""

@@ -87,6 +87,36 @@ def read_credentials(
     return credentials_of(anchors, issuer)
 
 
+def changed_credentials(
+    installed: Credentials,
+    files: CredentialFiles,
+    *,
+    external_issuer: bool,
+    external_ca: bool,
+    now: float | None = None,
+) -> Credentials:
+    """The credentials of an upgrade: the cluster's, with what the user gives in their place. The issuer must be signed
+    by one of the anchors afterwards, so that a bundle that drops its anchor is refused.
+
+    Raises:
+        InvalidCredentials: files that cannot be read, or do not fit to each other or to what stays.
+    """
+    if external_ca:
+        return Credentials("")
+    anchors = installed.trust_anchors if files.trust_anchors is None else _anchors(files.trust_anchors)
+    if external_issuer:
+        return Credentials(anchors)
+    certificate, key = installed.issuer_certificate.encode(), installed.issuer_key.encode()
+    if files.issuer_certificate is not None and files.issuer_key is not None:
+        certificate, key = _read(files.issuer_certificate), _read(files.issuer_key)
+    elif files.issuer_certificate is not None or files.issuer_key is not None:
+        raise InvalidCredentials("give both --identity-issuer-certificate-file and --identity-issuer-key-file")
+    elif files.trust_anchors is None:
+        return installed  # also an expired issuer: it must not stand in the way of an upgrade (linkerd2 #4808)
+    known = load_certificates(anchors.encode(), "trust anchors")
+    return credentials_of(anchors, load_issuer(certificate, key, known, time.time() if now is None else now))
+
+
 def _anchors(path: Path) -> str:
     return "".join(to_pem(certificate) for certificate in load_certificates(_read(path), str(path)))
 

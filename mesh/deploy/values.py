@@ -15,8 +15,9 @@ from typing import Any
 
 import msgspec
 import yaml
+from msgspec.structs import replace
 
-from mesh.api.values import HA, InvalidValues, Values, dump_values, load_values
+from mesh.api.values import HA, VERSION, InvalidValues, Values, dump_values, load_values
 from mesh.control.translate.annotations import suggestion
 from mesh.deploy.checks import problems_of
 
@@ -35,7 +36,7 @@ def read_values(
     Raises:
         InvalidValues: a file or setting that cannot be read, an unknown field, or a value out of range.
     """
-    merged = to_mapping(base or Values())
+    merged = to_mapping(Values() if base is None else _moved_on(base))
     if high_availability:
         merged = merge(merged, HA)
     for file in files:
@@ -46,10 +47,17 @@ def read_values(
         given = _read_setting(setting)
         _check_names(given, merged, f"--set {setting}")
         merged = merge(merged, given)
-    values = _convert(merged)
+    values = _convert(merged | {"version": VERSION})
     for field, message in problems_of(values):
         raise InvalidValues(f"{field}: {message}")
     return values
+
+
+def _moved_on(installed: Values) -> Values:
+    """The values of an older version, with this version's image, unless the user had chosen another."""
+    if installed.image.version != installed.version:
+        return installed
+    return replace(installed, image=replace(installed.image, version=VERSION))
 
 
 def to_mapping(values: Values) -> dict[str, Any]:

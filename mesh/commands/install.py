@@ -1,0 +1,94 @@
+"""`gameday mesh install`: prints what to apply, or applies it.
+
+    gameday mesh install --ha | kubectl apply -f -
+
+Installing over a mesh that is there would give it a new trust anchor, and every pod would refuse every other: where the
+cluster can be reached, it is asked first.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from mesh.commands.cluster import DEFAULTS, ClusterOptions, connected
+from mesh.commands.errors import CommandFailed
+from mesh.commands.output import applying, progress
+from mesh.commands.settings import DEFAULT_IDENTITY, DEFAULT_VALUES, IdentityOptions, ValueOptions
+from mesh.control.pki import InvalidCredentials
+from mesh.deploy.credentials import read_credentials
+from mesh.deploy.objects import crd_objects, install_objects
+from mesh.deploy.text import to_yaml
+from mesh.kube.client import ClusterUnreachable, connect
+
+
+def install(
+    *,
+    values: ValueOptions = DEFAULT_VALUES,
+    identity: IdentityOptions = DEFAULT_IDENTITY,
+    crds: Annotated[bool, Parameter(negative="")] = False,
+    skip_crds: Annotated[bool, Parameter(negative="")] = False,
+    apply: Annotated[bool, Parameter(negative="")] = False,
+    ignore_cluster: Annotated[bool, Parameter(negative="")] = False,
+    cluster: ClusterOptions = DEFAULTS,
+) -> int:
+    """Print the mesh as YAML for `kubectl apply -f -`: custom resource definitions, control plane, injector, viz.
+
+    Every field of --set, with its default and the reason for it, stands in docs/kubernetes.md.
+
+    Parameters
+    ----------
+    crds
+        Only the custom resource definitions.
+    skip_crds
+        Everything but the custom resource definitions.
+    apply
+        Apply it, and wait until it serves, instead of printing it.
+    ignore_cluster
+        Do not look whether the cluster already has a mesh.
+    """
+    wanted = values.read(external=identity.external)
+    definitions = [] if skip_crds else crd_objects(wanted)
+    if crds:
+        sys.stdout.write(to_yaml(definitions))
+        return 0
+    if not ignore_cluster:
+        _refuse_second(cluster)
+    try:
+        credentials = read_credentials(
+            identity.files,
+            external_issuer=wanted.identity.issuer.external,
+            external_ca=wanted.identity.external_ca,
+            trust_domain=wanted.trust_domain,
+        )
+    except InvalidCredentials as error:
+        raise CommandFailed(str(error)) from None
+    objects = install_objects(wanted, credentials)
+    if not apply:
+        sys.stdout.write(to_yaml([*definitions, *objects]))
+        return 0
+    from mesh.deploy.apply import apply_mesh
+
+    with connected(cluster) as client, applying():
+        apply_mesh(client, definitions, objects, tell=progress)
+    return 0
+
+
+def _refuse_second(cluster: ClusterOptions) -> None:
+    from mesh.deploy.installed import is_installed
+
+    try:
+        client = connect(cluster.context, cluster.kubeconfig)
+    except ClusterUnreachable as error:
+        progress(f"the cluster was not asked whether it has a mesh already: {error}")
+        return
+    try:
+        with applying():
+            if is_installed(client):
+                raise CommandFailed(
+                    "this cluster has a mesh already: use gameday mesh upgrade, or --ignore-cluster for another cluster"
+                )
+    finally:
+        client.close()
