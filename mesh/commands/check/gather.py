@@ -23,8 +23,9 @@ from mesh.commands.check.cluster_facts import component_of, node_of, pod_of, ser
 from mesh.commands.check.expected import expected_objects
 from mesh.commands.check.facts import Facts, Viz
 from mesh.commands.check.identity_facts import secret_pem
-from mesh.commands.check.objects import PARALLEL, compare, plural, ref
+from mesh.commands.check.objects import PARALLEL, compare, ref
 from mesh.commands.check.reader import Json, Reader, Refused, Unlearned
+from mesh.deploy.paths import KINDS
 from mesh.kube.client import ProxyFailed, http_of, proxy_get
 
 TRUST_ROOTS = "linkerd-identity-trust-roots"
@@ -91,7 +92,7 @@ def _permissions(reader: Reader, found: dict[str, Any]) -> None:
 
     def ask(what: str) -> bool:
         verb, kind = what.split()
-        attributes = {"verb": verb, "group": _GROUPS.get(kind, ""), "resource": plural(kind)}
+        attributes = {"verb": verb, "group": _KINDS[kind].group, "resource": _KINDS[kind].plural}
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
@@ -194,9 +195,4 @@ def _of_extension(manifest: Json) -> bool:
     return EXTENSION in (manifest["metadata"].get("labels") or {})
 
 
-_GROUPS = {
-    **dict.fromkeys(("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"), "rbac.authorization.k8s.io"),
-    **dict.fromkeys(("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"), "admissionregistration.k8s.io"),
-    "CustomResourceDefinition": "apiextensions.k8s.io",
-    "Deployment": "apps",
-}
+_KINDS = {kind.name: kind for kind in KINDS}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from mesh.commands.check.facts import Ref
 from mesh.commands.check.reader import Json, Reader, Unlearned
+from mesh.deploy.paths import path_of
 
 PARALLEL = 8
 
@@ -21,22 +22,6 @@ def ref(manifest: Mapping[str, Json | str]) -> Ref:
     metadata = manifest["metadata"]
     assert isinstance(metadata, dict)
     return Ref(str(manifest["kind"]), str(metadata["name"]), str(metadata.get("namespace") or ""))
-
-
-def path(manifest: Json) -> str:
-    """Where the API server has it. Plurals of all kinds that an install consists of follow the rule."""
-    version = manifest["apiVersion"]
-    root = f"/apis/{version}" if "/" in version else f"/api/{version}"
-    found = ref(manifest)
-    scope = f"/namespaces/{found.namespace}" if found.namespace else ""
-    return f"{root}{scope}/{plural(found.kind)}/{found.name}"
-
-
-def plural(kind: str) -> str:
-    lower = kind.lower()
-    if lower.endswith("y"):
-        return f"{lower[:-1]}ies"
-    return f"{lower}es" if lower.endswith("s") else f"{lower}s"
 
 
 @dataclass(slots=True)
@@ -68,7 +53,7 @@ def compare(reader: Reader, expected: Iterable[Json]) -> Compared:
 
 def _look(reader: Reader, manifest: Json) -> Json | Unlearned | None:
     try:
-        return reader.get(path(manifest))
+        return reader.get(path_of(manifest))
     except Unlearned as error:
         return error
 

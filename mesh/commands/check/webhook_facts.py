@@ -12,8 +12,8 @@ import binascii
 
 from mesh.commands.check.facts import Webhook
 from mesh.commands.check.identity_facts import secret_pem
-from mesh.commands.check.objects import path
 from mesh.commands.check.reader import Json, Reader, Refused
+from mesh.deploy.paths import path_of
 
 PROXY = "linkerd-proxy"
 TRIAL_NAME = "gameday-mesh-check"
@@ -29,7 +29,7 @@ def learn(reader: Reader, namespace: str, data_namespace: str | None, expected: 
             continue
         service = manifest["webhooks"][0]["clientConfig"]["service"]["name"]
         name = service.removeprefix("linkerd-")
-        actual = reader.get(path(manifest))
+        actual = reader.get(path_of(manifest))
         if actual is None or not actual.get("webhooks"):
             found.append(Webhook(name=name, configured=False))
             continue

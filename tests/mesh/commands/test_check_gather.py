@@ -21,8 +21,9 @@ from mesh.commands.check.expected import expected_objects
 from mesh.commands.check.gather import Scope, gather
 from mesh.commands.check.identity_facts import secret_pem
 from mesh.commands.check.judge import Severity, judge
-from mesh.commands.check.objects import lacks, path, plural, ref
+from mesh.commands.check.objects import lacks
 from mesh.control.pki import create_issuer, create_key, create_trust_anchor, private_key_pem
+from mesh.deploy.paths import path_of
 from tests.mesh.commands.healthy import serving
 
 SCOPE = Scope("linkerd", "linkerd-viz")
@@ -43,7 +44,7 @@ class Api:
         self.refusals: dict[str, tuple[int, str]] = {}
         self.trial: Callable[[str, Json], tuple[int, Json]] = self._trial
         for manifest in expected_objects(Values()):
-            self.objects[path(manifest)] = json.loads(json.dumps(manifest))
+            self.objects[path_of(manifest)] = json.loads(json.dumps(manifest))
         home = "/api/v1/namespaces/linkerd"
         self.objects[f"{home}/configmaps/linkerd-config"]["data"] = {"values": dump_values(Values())}
         roots = self.objects[f"{home}/configmaps/linkerd-identity-trust-roots"]
@@ -265,13 +266,6 @@ def test_a_secret_with_another_key_is_noticed() -> None:
     assert (certificate, matches) == (ISSUER.certificate_pem, False)
     assert secret_pem(tls(ISSUER.certificate_pem, ISSUER.key_pem)) == (ISSUER.certificate_pem, True)
     assert secret_pem(None) == (None, True)
-
-
-def test_every_kind_of_an_install_has_a_plural_by_the_rule() -> None:
-    kinds = {ref(manifest).kind for manifest in expected_objects(Values())}
-    assert plural("NetworkPolicy") == "networkpolicies"
-    assert plural("Ingress") == "ingresses"
-    assert "Deployment" in kinds
 
 
 def test_what_a_binding_lacks_is_named() -> None:
