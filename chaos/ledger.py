@@ -14,15 +14,16 @@ A fault in `injecting` may or may not have reached the world; it is reverted lik
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
-from chaos.requests import Step, StepFailed, WorldGone, perform_all
+from chaos.requests import KUBE, Step, StepFailed, WorldGone, perform_all
 
 FILE = "ledger.sqlite"
 
@@ -60,6 +61,7 @@ class Ledger:
 
     def __init__(self, run_dir: Path, *, create: bool = False) -> None:
         """Raises FileNotFoundError where the run has no ledger."""
+        self._run_dir = run_dir
         path = run_dir / FILE
         if not create and not path.is_file():
             raise FileNotFoundError(path)
@@ -80,12 +82,15 @@ class Ledger:
 
         Raises:
             ValueError: a fault of this name is open, or the run is closed.
+            StepFailed: the cluster did not take the ledger's copy; nothing was written.
         """
         now = time.time()
         if self.closed:
             raise ValueError(f"fault {name} comes too late: the run is over")
         if any(record.name == name and record.open for record in self.records()):
             raise ValueError(f"fault {name} is injected already")
+        if any(step.url.startswith(KUBE) for step in rollback):
+            self._copy(Record(name, kind, text, "injecting", tuple(rollback), now + ttl, now, None, None, None))
         steps = msgspec.json.encode(list(rollback)).decode()
         self._db.execute(
             "INSERT OR REPLACE INTO faults VALUES (?, ?, ?, 'injecting', ?, ?, ?, NULL, NULL, NULL)",
@@ -122,6 +127,9 @@ class Ledger:
             "UPDATE faults SET state = 'reverted', reverted_at = ?, error = ? WHERE name = ? AND state != 'reverted'",
             (time.time(), note, name),
         )
+        if any(step.url.startswith(KUBE) for step in record.rollback):
+            with contextlib.suppress(StepFailed):  # then the Job in the cluster undoes once more what is undone
+                self._copy(replace(record, state="reverted"))
         return True
 
     def revert_all(self) -> list[str]:
@@ -134,6 +142,14 @@ class Ledger:
             except StepFailed:
                 continue  # kept as `failed` with its reason; the reaper tries again
         return undone
+
+    def _copy(self, record: Record) -> None:
+        """To the cluster that the run is in. Raises StepFailed."""
+        from chaos.mirror import mirror_of  # the Kubernetes client is slow to import; embedded runs never need it
+
+        mirror = mirror_of(self._run_dir)
+        if mirror is not None:
+            mirror.put(record.name, record.state, record.deadline, record.rollback)
 
     def expired(self, now: float) -> list[Record]:
         """Open faults whose time to live is over."""
@@ -153,8 +169,15 @@ class Ledger:
     # ---- the life of the run
 
     def close_run(self) -> None:
-        """The run is over and has reverted everything: the reaper may go."""
+        """The run is over and has reverted everything: the reaper may go (the one in a cluster, too)."""
         self._db.execute("INSERT INTO run VALUES (?)", (time.time(),))
+        if any(step.url.startswith(KUBE) for record in self.records() for step in record.rollback):
+            from chaos.mirror import mirror_of
+
+            mirror = mirror_of(self._run_dir)
+            if mirror is not None:
+                with contextlib.suppress(StepFailed):  # then the Job ends with its namespace
+                    mirror.close()
 
     @property
     def closed(self) -> bool:

@@ -72,18 +72,18 @@ def plan(scenario: Scenario, world: str) -> Plan:
         reason = fault.infeasible(spec, scenario, world)
         if reason is not None:
             problems.append(f"{spec.name}: {reason}")
-        warning = fault.warning(spec, scenario)
+        warning = fault.warning(spec, scenario, world)
         if warning is not None:
             warnings.append(f"{spec.name}: {warning}")
-    problems += _overlaps(planned)
+    problems += _overlaps(planned, world)
     return Plan(scenario, world, tuple(planned), tuple(problems), tuple(warnings))
 
 
-def _overlaps(planned: list[PlannedFault]) -> list[str]:
+def _overlaps(planned: list[PlannedFault], world: str) -> list[str]:
     """Faults that hold the same thing at the same time: the end of the first would quietly end the second too."""
     found = []
     for one, other in combinations(planned, 2):
-        shared = sorted(FAULTS[one.spec.kind].holds(one.spec) & FAULTS[other.spec.kind].holds(other.spec))
+        shared = sorted(FAULTS[one.spec.kind].holds(one.spec, world) & FAULTS[other.spec.kind].holds(other.spec, world))
         first, second = sorted((one.spec, other.spec), key=lambda spec: spec.at)
         if shared and second.at < first.at + first.duration:
             what, when = ", ".join(shared), format_duration(second.at)

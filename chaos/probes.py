@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from chaos.kube_steps import through_pod
 from chaos.ledger import Ledger
 from chaos.requests import Step, StepFailed, perform
 from chaos.world import read_world
@@ -12,10 +13,13 @@ __all__ = ["fault_active", "pods_ready", "world_is_up"]
 
 
 def world_is_up(run_dir: str) -> bool:
-    """Whether the world's supervisor answers and said that all is ready."""
+    """Whether the world's supervisor (on Kubernetes, the agent) answers and said that all is ready."""
     try:
         world = read_world(Path(run_dir))
-        perform(Step("GET", world.supervisor_url("/status")))
+        if world.cluster is not None:
+            perform(Step("GET", world.kube_url(f"{world.cluster.agent}/ready")))
+        else:
+            perform(Step("GET", world.supervisor_url("/status")))
     except (FileNotFoundError, StepFailed):
         return False
     return world.ready
@@ -33,11 +37,16 @@ def fault_active(run_dir: str, name: str) -> bool:
 def pods_ready(run_dir: str, service: str) -> int:
     """How many of a service's meshed pods have a proxy that says it is ready."""
     ready = 0
-    for pod in read_world(Path(run_dir)).pods_of(service):
+    world = read_world(Path(run_dir))
+    for pod in world.pods_of(service):
         if pod.proxy_admin is None:
             continue
         try:
-            perform(Step("GET", f"http://{pod.proxy_admin}/ready"))
+            if world.cluster is not None:
+                port = pod.proxy_admin.rpartition(":")[2]
+                perform(through_pod(world, "GET", pod.namespace, f"{pod.kubernetes_name}:{port}", "/ready"))
+            else:
+                perform(Step("GET", f"http://{pod.proxy_admin}/ready"))
             ready += 1
         except StepFailed:
             continue  # not ready is an answer

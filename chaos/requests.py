@@ -1,6 +1,7 @@
 """Steps of faults and rollbacks: HTTP requests as plain data, so that they can be stored before they are needed.
 
-`http://ip:port/path` for a workload's admin port, `unix:<socket>:<path>` for the supervisor.
+`http://ip:port/path` for a workload's admin port, `unix:<socket>:<path>` for the supervisor of an embedded world,
+`kube:<access file>:<path>` for a Kubernetes API server (see `chaos.kube`; no file: the pod's own service account).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 TIMEOUT_SECONDS = 3.0
+KUBE = "kube:"
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -21,6 +23,7 @@ class Step(msgspec.Struct, frozen=True):
     method: str
     url: str
     body: str = ""
+    content_type: str = "application/json"
 
 
 class StepFailed(Exception):
@@ -48,9 +51,13 @@ def perform(step: Step) -> bytes:
     Raises:
         WorldGone, StepFailed.
     """
+    if step.url.startswith(KUBE):
+        from chaos.kube import perform_kube  # the client takes a third of a second to import; local runs never need it
+
+        return perform_kube(step)
     connection, path = _connection(step.url)
     try:
-        connection.request(step.method, path, step.body.encode(), {"content-type": "application/json"})
+        connection.request(step.method, path, step.body.encode(), {"content-type": step.content_type})
         answer = connection.getresponse()
         body = answer.read()
     except (ConnectionRefusedError, FileNotFoundError) as error:

@@ -20,7 +20,8 @@ app = App(
 
 app.command("mesh.commands.app:app", name="mesh")
 
-WorldName = Literal["local"]
+WorldName = Literal["local", "kind"]
+Names = Annotated[tuple[str, ...], Parameter(negative="")]
 
 
 @app.command
@@ -35,6 +36,12 @@ def run(
     out: Path | None = None,
     dry_run: bool = False,
     plain: bool = False,
+    cluster: str | None = None,
+    keep_cluster: bool = False,
+    context: str | None = None,
+    load_workers: int = 1,
+    allow_namespace: Names = (),
+    prometheus: str | None = None,
 ) -> int:
     """Run a game day: bring the world up, forecast, inject, measure, score, report.
 
@@ -59,10 +66,24 @@ def run(
         Stop after the plan: blast radius, abort rules, what would happen when.
     plain
         Plain lines, even on a terminal.
+    cluster
+        World kind: the kind cluster to use, or to create. Without it a new one that is deleted at the end.
+    keep_cluster
+        World kind: leave a cluster that this run creates.
+    context
+        World kind: a context of your kubeconfig instead of a kind cluster.
+    load_workers
+        World kind: pods that send the load.
+    allow_namespace
+        World kind: an existing namespace that the run may use; others than its own are never touched. May be repeated.
+    prometheus
+        World kind: image of a Prometheus to run beside, with recording and alert rules made from the SLOs.
     """
     from gameday.run import RunOptions, run_gameday
+    from gameday.worlds.base import WorldOptions
 
-    return run_gameday(RunOptions(scenario, world, variant, set, seed, out, dry_run, plain))
+    where = WorldOptions(world, seed, cluster, keep_cluster, context, load_workers, allow_namespace, prometheus)
+    return run_gameday(RunOptions(scenario, where, variant, set, out, dry_run, plain))
 
 
 @app.command(name="list")

@@ -12,8 +12,9 @@ from rich.table import Table
 from gameday import rundir
 from gameday.errors import BadInput, Exit
 from gameday.rundir import RunDir
-from gameday.worlds.local.doctor import checks
-from gameday.worlds.local.recover import recover
+from gameday.worlds.catalogue import recover_world
+from gameday.worlds.kind import doctor as kind
+from gameday.worlds.local import doctor as local
 from reports.build import write_reports
 from reports.store import Event, RunStore
 
@@ -70,10 +71,15 @@ def recover_runs(name: str | None) -> int:
         if not _is_interrupted(run) and _runner_lives(run):
             raise BadInput(f"run {run.path.name} is still going on; end it with Ctrl-C in its terminal first")
         print(f"{run.path.name}:")
-        for line in recover(run.path):
+        for line in recover_world(_world_of(run), run.path):
             print(f"  {line}")
         _mark_interrupted(run)
     return Exit.HELD
+
+
+def _world_of(run: RunDir) -> str:
+    with RunStore(run.store) as store:
+        return str(store.meta().get("world", "local"))
 
 
 def _is_interrupted(run: RunDir) -> bool:
@@ -96,11 +102,16 @@ def _mark_interrupted(run: RunDir) -> None:
 
 
 def print_doctor() -> int:
-    """Prints each check; 1 where something is wrong."""
+    """Prints each check; 1 where something is wrong. What only --world kind lacks is no fault of the machine."""
     code = Exit.HELD
-    for name, ok, detail, fix in checks():
+    for name, ok, detail, fix in local.checks():
         print(f"{'ok  ' if ok else 'FAIL'}  {name}: {detail}")
         if not ok:
             code = Exit.NOT_HELD
+            print(f"      {fix}")
+    print("\nfor --world kind:")
+    for name, ok, detail, fix in kind.checks():
+        print(f"{'ok  ' if ok else 'none'}  {name}: {detail}")
+        if not ok:
             print(f"      {fix}")
     return code

@@ -22,7 +22,7 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,11 @@ from gameday.ingest import Ingest
 from gameday.progress import Progress, for_terminal
 from gameday.record import RunRecord
 from gameday.rundir import RunDir
-from gameday.scrape import Scraper
 from gameday.view import snapshot
 from gameday.watch import LoadWatch
-from gameday.worlds.base import World
+from gameday.worlds.base import Load, World, WorldOptions
 from gameday.worlds.catalogue import make_world
-from loadtests.plan import LoadPlan, write_plan
-from loadtests.plan import command as load_command
-from loadtests.plan import environment as load_environment
+from loadtests.plan import LoadPlan
 from reports.build import write_reports
 from reports.observe import observation
 from reports.store import RunStore
@@ -78,10 +75,9 @@ class RunOptions:
     """What the command line says."""
 
     scenario: str
-    world: str = "local"
+    world: WorldOptions = field(default_factory=WorldOptions)
     variant: str | None = None
     overrides: tuple[str, ...] = ()
-    seed: int = 1
     out: Path | None = None
     dry_run: bool = False
     plain: bool = False
@@ -94,7 +90,7 @@ def run_gameday(options: RunOptions) -> int:
         BadInput, InvalidScenario: before anything is started.
     """
     scenario = load_scenario(options.scenario, variant=options.variant, overrides=options.overrides)
-    the_plan = plan(scenario, options.world)
+    the_plan = plan(scenario, options.world.name)
     print(the_plan.text(), flush=True)
     if the_plan.problems:
         raise BadInput("; ".join(the_plan.problems))
@@ -102,7 +98,7 @@ def run_gameday(options: RunOptions) -> int:
         return Exit.HELD
     run = rundir.create(options.out, rundir.new_run_id(scenario.name))
     try:
-        world = make_world(options.world, scenario, run.path, options.seed)
+        world = make_world(scenario, run.path, options.world)
     except BadInput:
         run.discard()
         raise
@@ -137,6 +133,7 @@ class GameDay:
         self._ingest = Ingest(run, store, self._ledger)
         self._guard = AbortGuard(scenario.abort)
         self._children: dict[str, Child] = {}
+        self._load: Load | None = None
         self._background: list[asyncio.Task[None]] = []
         self._forecast_budget = judge.twin_budget(scenario.phases, FORECAST_BUDGET_SECONDS)
         self._forecast: Forecast | None = None
@@ -157,8 +154,8 @@ class GameDay:
             self._plan.text(),
             {
                 "run_id": self._run.path.name,
-                "world": options.world,
-                "seed": options.seed,
+                "world": options.world.name,
+                "seed": options.world.seed,
                 "variant": options.variant,
                 "overrides": list(options.overrides),
             },
@@ -196,9 +193,8 @@ class GameDay:
         self._record.begin("up", "control plane, proxies and apps")
         await self._start("reaper", [sys.executable, "-m", "chaos.reaper", str(self._run.path)], outlive=True)
         await self._world.up(self._progress.note)
-        self._beside(Scraper(self._store, self._world.scrape_targets, self._world.usage).run())
-        write_plan(self._load_plan(), self._run.load_plan)
-        await self._start("load", load_command(), load_environment(self._run.load_plan))
+        self._beside(self._world.observe(self._store))
+        self._load = await self._world.start_load(self._load_plan(), self._run.log("load"))
         self._beside(self._tick_forever())
         deadline = time.monotonic() + FIRST_REQUEST_SECONDS
         while self._watch.total == 0:
@@ -219,12 +215,12 @@ class GameDay:
         )
         return LoadPlan(
             app=str(self._scenario.app.source),
-            proxy=f"http://{self._world.load_entry()}",
+            proxy=None,
             rate=load.rate,
             mix=dict(load.mix),
             max_in_flight=load.max_in_flight,
             timeout_seconds=load.timeout,
-            seed=self._options.seed,
+            seed=self._options.world.seed,
             duration_seconds=seconds + 60.0,  # the runner ends it; this only bounds it
             output=str(self._run.requests),
         )
@@ -240,8 +236,8 @@ class GameDay:
             make_forecast,
             self._scenario,
             seen,
-            world=self._options.world,
-            seed=self._options.seed,
+            world=self._options.world.name,
+            seed=self._options.world.seed,
             planned_injection_at=planned,
             time_budget_seconds=self._forecast_budget,
         )
@@ -317,7 +313,7 @@ class GameDay:
                     self._ingest.active_faults,
                 )
             )
-            if self._children["load"].exit_code is not None:
+            if self._load is not None and self._load.exit_code is not None:
                 raise WorldFailed(f"the load driver ended by itself; see {self._run.log('load')}")
             if phase in ("inject", "recover"):
                 self._check_guard()
@@ -415,9 +411,8 @@ class GameDay:
             raise WorldFailed(f"never injected: {', '.join(sorted(missing))}; see {self._run.log('chaos')}")
 
     async def _end_load(self, complete: bool) -> None:
-        load = self._children.get("load")
-        if load is not None:
-            await load.stop(self._scenario.load.timeout + 3.0 if complete else 2.0)
+        if self._load is not None:
+            await self._load.stop(self._scenario.load.timeout + 3.0 if complete else 2.0)
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -427,7 +422,7 @@ class GameDay:
     async def _judge(self, forecast: Forecast) -> None:
         self._record.begin("judge", "scoring the forecast, asking what would have saved the SLOs")
         verdict = await asyncio.to_thread(
-            judge.judge, self._store, self._scenario, self._record.windows, forecast, self._options.seed
+            judge.judge, self._store, self._scenario, self._record.windows, forecast, self._options.world.seed
         )
         if not verdict.held:
             self._code = Exit.NOT_HELD

@@ -46,10 +46,6 @@ class RunDir:
         return self.path / "journal.json"
 
     @property
-    def load_plan(self) -> Path:
-        return self.path / "load-plan.json"
-
-    @property
     def requests(self) -> Path:
         return self.path / "requests.ndjson"
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import aiohttp
 
-from reports.store import RunStore, Usage
+from reports.store import Usage
 
 INTERVAL_SECONDS = 1.0
 TIMEOUT_SECONDS = 0.8
@@ -36,13 +37,20 @@ def parse_exposition(text: str) -> Iterable[tuple[str, str, float]]:
             continue  # a line of another format version; the scrape's other lines still count
 
 
+class Sink(Protocol):
+    """What takes in what was seen: the run store, or the agent's spool."""
+
+    def add_samples(self, at: float, process: str, samples: Iterable[tuple[str, str, float]]) -> None: ...
+    def add_usage(self, usages: Iterable[Usage]) -> None: ...
+
+
 class Scraper:
-    """Runs until cancelled."""
+    """Runs until cancelled. Of a target whose url is None the scrape is due and fails: its telemetry is lost."""
 
     def __init__(
-        self, store: RunStore, targets: Callable[[], list[tuple[str, str]]], usage: Callable[[], list[Usage]]
+        self, sink: Sink, targets: Callable[[], list[tuple[str, str | None]]], usage: Callable[[], list[Usage]]
     ) -> None:
-        self._store = store
+        self._sink = sink
         self._targets = targets
         self._usage = usage
         self.attempted = 0
@@ -61,21 +69,23 @@ class Scraper:
         """One scrape of everything."""
         targets = self._targets()
         answers = await asyncio.gather(*(self._fetch(session, url) for _, url in targets))
-        self._store.add_usage(self._usage())
+        self._sink.add_usage(self._usage())
         for (process, _), answer in zip(targets, answers, strict=True):
             self.attempted += 1
             if answer is None:
                 self.failed += 1
             else:
                 at, text = answer
-                self._store.add_samples(at, process, parse_exposition(text))
-        self._store.add_samples(
+                self._sink.add_samples(at, process, parse_exposition(text))
+        self._sink.add_samples(
             time.time(),
             "gameday",
             [("scrapes_total", "", float(self.attempted)), ("scrapes_failed_total", "", float(self.failed))],
         )
 
-    async def _fetch(self, session: aiohttp.ClientSession, url: str) -> tuple[float, str] | None:
+    async def _fetch(self, session: aiohttp.ClientSession, url: str | None) -> tuple[float, str] | None:
+        if url is None:
+            return None
         try:
             async with session.get(url) as response:
                 if response.status != 200:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Callable
 from itertools import count
@@ -107,7 +108,8 @@ class Settings:
         unknown = set(self.mix) - {journey.name for journey in self.app.journeys}
         if unknown:
             raise InvalidPlan(f"mix: no journey {', '.join(sorted(unknown))} in topology {self.app.name}")
-        self.target = _target(proxy, host)
+        direct = self.plan is not None and self.plan.direct
+        self.target = _direct(self.app) if direct else _target(proxy, host)
 
 
 def _application(name: str) -> Application:
@@ -140,6 +142,16 @@ def _target(proxy: str | None, host: str | None) -> Target:
     if proxy:
         return lambda authority: (client, f"http://{authority}")
     return lambda authority: (client, "")
+
+
+def _direct(app: Application) -> Target:
+    """Each service at the address of its name. A Service keeps its address for as long as it exists."""
+    clients = {}
+    for service in app.services:
+        # The dot at the end spares the search list, which is five more questions.
+        ip = socket.getaddrinfo(f"{service.host}.", service.port, type=socket.SOCK_STREAM)[0][4][0]
+        clients[service.authority] = Client(str(ip), service.port)
+    return lambda authority: (clients[authority], "")
 
 
 class Driver:

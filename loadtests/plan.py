@@ -16,7 +16,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     app: str
     """Path of the application file."""
     proxy: str | None
-    """`http://ip:port` of the loadgen pod's outbound proxy; None sends to `host` of locust's own options."""
+    """`http://ip:port` of the loadgen pod's outbound proxy; None: see `direct`, else `host` of locust's own options."""
     rate: float
     mix: dict[str, float]
     max_in_flight: int
@@ -28,6 +28,8 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     """Arrivals end after this; the driver waits for answers and exits."""
     output: str
     """Path of the output file, see `loadtests.results`."""
+    direct: bool = False
+    """Requests go straight to the services' names: for a pod whose traffic is intercepted."""
 
 
 class InvalidPlan(ValueError):

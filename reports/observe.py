@@ -34,6 +34,7 @@ def observation(store: RunStore, scenario: Scenario, start: float, end: float) -
         pods=pods(run.metrics, end),
         load_pods=max(1, len({pod for pod in _proxied_pods(run.metrics) if service_of(pod) == LOAD_SERVICE})),
         proxy_latency=proxy_latency(run.metrics, start, end),
+        world=str(run.meta.get("world", "local")),
     )
 
 

@@ -32,7 +32,7 @@ from sim.model.record import Record
 from sim.model.system import WARM_UP_SECONDS, System
 from sim.observation import ClientSample, Observation
 from sim.overhead import StepEvidence, correction, fit_overhead
-from sim.parameters import Delays, Parameters, RouteKey
+from sim.parameters import DELAYS, Delays, Parameters, RouteKey
 from sim.setup import Setup, read_setup
 
 FIT_SEED = 20_260
@@ -76,6 +76,8 @@ class Calibration:
     """Discrepancy: sigma of the log of p50, p95, p99, of one window of the same length."""
     notes: tuple[str, ...] = ()
     """For the reader: what could not be estimated and what was taken instead."""
+    delays: Delays = field(default_factory=Delays)
+    """What the world takes for a fault's coming and going, typically."""
 
     def draw(self, streams: Streams) -> Parameters:
         """One set of parameters that the baseline does not contradict."""
@@ -90,7 +92,7 @@ class Calibration:
             failure_share=_failure_share(self, generator),
             handshake=LogNormal(2.0 * max(overhead.body.median, 0.001), 0.4),
             discovery=LogNormal(4.0 * max(overhead.body.median, 0.001), 0.4),
-            delays=_delays(generator),
+            delays=_delays(generator, self.delays),
         )
 
     def best(self) -> Parameters:
@@ -126,7 +128,7 @@ class Calibration:
 
 def calibrate(observation: Observation, scenario: Scenario) -> Calibration:
     """What `observation` says of the scenario's application. Nothing of the fault is known here."""
-    setup = read_setup(scenario, observation.load_pods)
+    setup = read_setup(scenario, observation.load_pods, observation.world)
     seconds = max(1e-3, observation.ended_at - observation.started_at)
     notes: list[str] = []
     routes = _routes(scenario.app, observation, notes)
@@ -149,6 +151,7 @@ def calibrate(observation: Observation, scenario: Scenario) -> Calibration:
         total=len(observation.requests),
         expected_bad=0.0,
         residual=dict(LATENCY_FLOOR),
+        delays=DELAYS.get(observation.world, Delays()),
     )
     if not observation.requests:
         notes.append("no request in the baseline: declared values throughout")
@@ -230,8 +233,7 @@ def _failure_share(calibration: Calibration, generator: np.random.Generator) -> 
     return float(generator.beta(unexplained, max(1.0, calibration.total - unexplained)))
 
 
-def _delays(generator: np.random.Generator) -> Delays:
-    base = Delays()
+def _delays(generator: np.random.Generator, base: Delays) -> Delays:
     spread = generator.standard_normal(5)
 
     def lognormal(value: float, sigma: float, z: float) -> float:

@@ -41,7 +41,7 @@ def explain(
     """Each change with its effect on every SLO over inject and recover, the most budget saved first. "nothing
     changed" stands among them, where it belongs. Empty when there are no faults or no change is worth asking."""
     began = time.monotonic()
-    setup = read_setup(scenario, observation.load_pods)
+    setup = read_setup(scenario, observation.load_pods, observation.world)
     changes = catalogue(setup)
     if not changes:
         return []

@@ -62,7 +62,7 @@ def make_forecast(
     `planned_injection_at`: Unix seconds. `processes`: None for all cores, 1 for this process only.
     """
     began = time.monotonic()
-    setup = read_setup(scenario, observation.load_pods)
+    setup = read_setup(scenario, observation.load_pods, observation.world)
     limits = list(LIMITS) + check(setup.faults, {service.name for service in setup.app.services})
     with Players(processes) as players:
         calibration = calibrate(observation, scenario)

@@ -58,3 +58,5 @@ class Observation:
     """How many client proxies the load enters through."""
     proxy_latency: dict[str, RouteTimes] = field(default_factory=dict)
     """Inbound `response_latency_ms` of each service (all routes), for apps that count nothing themselves."""
+    world: str = "local"
+    """Where it was seen; faults take their time there, and some reach further (`sim.setup.reached`)."""

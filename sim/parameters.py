@@ -30,6 +30,14 @@ class Delays:
     polling interval, and the way."""
 
 
+DELAYS: dict[str, Delays] = {
+    "local": Delays(),
+    # A Deployment is scaled, a pod is scheduled, its init container runs, proxy and app start after another.
+    "kind": Delays(injection=0.5, reversion=0.1, control_start=4.0, pod_restart=8.0, endpoint_update=0.6),
+}
+"""By world."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parameters:
     """Of one replication."""

@@ -7,7 +7,7 @@ control plane uses. It is never typed a second time here, and never fitted.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mesh.api.messages import OutboundPolicy, Profile
 from mesh.api.resources import AnyResource, HTTPRoute, Metadata, Service, ServicePort, ServiceProfile, ServiceSpec
@@ -16,6 +16,8 @@ from mesh.behavior.cache import OUTBOUND_IDLE_SECONDS
 from mesh.control.registry.manifests import load_manifests
 from mesh.control.translate import outbound_policy_message, profile_message
 from scenarios.model import Application, AppService, FaultSpec, IdentitySettings, LoadSpec, Scenario, SloSpec
+
+SHARED_DEPLOYMENT = ("destination", "policy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Setup:
         return self.inject_seconds + self.recover_seconds
 
 
-def read_setup(scenario: Scenario, load_pods: int = 1) -> Setup:
+def read_setup(scenario: Scenario, load_pods: int = 1, world: str = "local") -> Setup:
     """The scenario as the twin sees it.
 
     Raises:
@@ -64,12 +66,19 @@ def read_setup(scenario: Scenario, load_pods: int = 1) -> Setup:
         },
         identity=scenario.identity,
         load=scenario.load,
-        faults=scenario.faults,
+        faults=tuple(reached(fault, world) for fault in scenario.faults),
         slos=scenario.slos,
         inject_seconds=scenario.phases.inject,
         recover_seconds=scenario.phases.recover,
         load_pods=load_pods,
     )
+
+
+def reached(fault: FaultSpec, world: str) -> FaultSpec:
+    """The fault with all that it reaches in that world: on Kubernetes, destination and policy share a Deployment."""
+    if world != "kind" or fault.targets.get("component") not in SHARED_DEPLOYMENT:
+        return fault
+    return replace(fault, targets={**fault.targets, "component": "+".join(SHARED_DEPLOYMENT)})
 
 
 def _rules(service: AppService, annotations: dict[str, str], resources: Iterable[AnyResource]) -> Rules:

@@ -39,17 +39,21 @@ class Fault(Protocol):
     def hits(self, spec: FaultSpec, scenario: Scenario) -> list[str]:
         """The blast radius, one line each."""
 
-    def holds(self, spec: FaultSpec) -> set[str]:
+    def holds(self, spec: FaultSpec, world: str) -> set[str]:
         """What is in this fault's state until it is undone, and can be in no other fault's: processes, apps."""
 
     def infeasible(self, spec: FaultSpec, scenario: Scenario, world: str) -> str | None:
         """Why this world cannot do it, with the nearest alternative; None where it can."""
 
-    def warning(self, spec: FaultSpec, scenario: Scenario) -> str | None:
+    def warning(self, spec: FaultSpec, scenario: Scenario, world: str) -> str | None:
         """What a careful person would say about it beforehand; None: nothing."""
 
     def steps(self, spec: FaultSpec, world: WorldState) -> Steps:
-        """Raises CannotInject."""
+        """For the world as it is now: the supervisor's API, or with `world.cluster` the Kubernetes API.
+
+        Raises:
+            CannotInject
+        """
 
 
 def share_of_replicas(spec: FaultSpec, scenario: Scenario) -> str:

@@ -23,7 +23,7 @@ class CertExpiry(ControlPlaneDown):
         life = format_duration(scenario.identity.leaf_lifetime)
         return ["control plane: identity", f"certificates of {meshed} pods and of the control plane ({life} each)"]
 
-    def warning(self, spec: FaultSpec, scenario: Scenario) -> str | None:
+    def warning(self, spec: FaultSpec, scenario: Scenario, world: str) -> str | None:
         life = scenario.identity.leaf_lifetime + scenario.identity.clock_skew
         if spec.duration > life:
             return None

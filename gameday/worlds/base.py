@@ -3,13 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from reports.store import Usage
+from loadtests.plan import LoadPlan
+from reports.store import RunStore
+
+
+@dataclass(frozen=True, slots=True)
+class WorldOptions:
+    """What the command line says about the world. All but the first two are for worlds on Kubernetes."""
+
+    name: str = "local"
+    seed: int = 1
+    cluster: str | None = None
+    """A kind cluster to use or create; None: a new one that is deleted at the end."""
+    keep_cluster: bool = False
+    context: str | None = None
+    """A context of the kubeconfig instead of a kind cluster."""
+    load_workers: int = 1
+    """Pods that send the load."""
+    allowed_namespaces: tuple[str, ...] = ()
+    """Existing namespaces that the run may use."""
+    prometheus: str | None = None
+    """Image of a Prometheus to run beside."""
+
+
+class Load(Protocol):
+    """A load driver under way."""
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+
+    async def stop(self, grace_seconds: float) -> object:
+        """Ends it: no more arrivals, answers are waited for, the last result is in the requests file."""
 
 
 class World(Protocol):
-    """Brings up a mesh with an application on it, says where things are, takes it down."""
+    """Brings up a mesh with an application on it, sends load, brings in what can be seen, takes it all down."""
 
     name: str
 
@@ -23,11 +56,15 @@ class World(Protocol):
     async def down(self) -> None:
         """Ends all of it; safe to call at any time, and twice."""
 
-    def scrape_targets(self) -> list[tuple[str, str]]:
-        """(process, metrics URL) of everything that has metrics."""
+    async def observe(self, store: RunStore) -> None:
+        """Brings metrics and usage of every process into the store, once a second, until it is cancelled.
 
-    def usage(self) -> list[Usage]:
-        """CPU and memory of every process, now."""
+        Raises:
+            WorldFailed: nothing can be seen any more.
+        """
 
-    def load_entry(self) -> str:
-        """`ip:port` at which load enters the mesh: the outbound side of the load generator's own proxy."""
+    async def start_load(self, plan: LoadPlan, log: Path) -> Load:
+        """Starts the load that `plan` describes, through the load generator's own proxy.
+
+        `plan.output` is where results are to appear; `plan.proxy` is the world's to fill in.
+        """

@@ -1,21 +1,51 @@
-"""All worlds, by the name that the command line takes."""
+"""All worlds, by the name that the command line takes. Each is imported only when it is used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from gameday.worlds.base import World
-from gameday.worlds.local.world import LocalWorld
+from gameday.worlds.base import World, WorldOptions
 from scenarios.model import Scenario
 
-_WORLDS: dict[str, Callable[[Scenario, Path, int], World]] = {"local": LocalWorld}
+
+def _local(scenario: Scenario, run_dir: Path, options: WorldOptions) -> World:
+    from gameday.worlds.local.world import LocalWorld
+
+    return LocalWorld(scenario, run_dir, options.seed)
 
 
-def make_world(name: str, scenario: Scenario, run_dir: Path, seed: int) -> World:
+def _kind(scenario: Scenario, run_dir: Path, options: WorldOptions) -> World:
+    from gameday.worlds.kind.world import KindWorld
+
+    return KindWorld(scenario, run_dir, options)
+
+
+def _recover_local(run_dir: Path) -> list[str]:
+    from gameday.worlds.local.recover import recover
+
+    return recover(run_dir)
+
+
+def _recover_kind(run_dir: Path) -> list[str]:
+    from gameday.worlds.kind.recover import recover
+
+    return recover(run_dir)
+
+
+_WORLDS: dict[str, Callable[[Scenario, Path, WorldOptions], World]] = {"local": _local, "kind": _kind}
+_RECOVER: dict[str, Callable[[Path], list[str]]] = {"local": _recover_local, "kind": _recover_kind}
+
+
+def make_world(scenario: Scenario, run_dir: Path, options: WorldOptions) -> World:
     """A world for one run; nothing is started yet.
 
     Raises:
-        BadInput: this machine has no room for it (addresses or ports are taken).
+        BadInput: this machine has no room for it, or lacks what it takes.
     """
-    return _WORLDS[name](scenario, run_dir, seed)
+    return _WORLDS[options.name](scenario, run_dir, options)
+
+
+def recover_world(name: str, run_dir: Path) -> list[str]:
+    """Cleans up after a run of that world; what was done, one line each."""
+    return _RECOVER.get(name, _recover_local)(run_dir)

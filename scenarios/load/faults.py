@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from scenarios.load.fields import Fields
 from scenarios.load.problems import Problems, quote, suggestion
 from scenarios.model import Application, AppService, FaultSpec, IdentitySettings
 
+MEMORY = re.compile(r"[1-9][0-9]{0,4}Mi")
+RATE = re.compile(r"[1-9][0-9]{0,5}[km]bit")
 COMPONENTS = ("identity", "destination", "policy", "all")
 
 
@@ -19,7 +22,7 @@ class _Kind:
     """How to read the target and the parameters of one kind of fault."""
 
     target: Callable[[Fields, Application], tuple[dict[str, str | int], AppService | None]]
-    parameters: Callable[[Fields, AppService | None], dict[str, float | str]]
+    parameters: Callable[[Fields, AppService | None, Application], dict[str, float | str]]
 
 
 def _component(fault: Fields, app: Application) -> tuple[dict[str, str | int], AppService | None]:
@@ -36,13 +39,18 @@ def _identity(fault: Fields, app: Application) -> tuple[dict[str, str | int], Ap
     return {"component": "identity"}, None
 
 
-def _app(fault: Fields, app: Application) -> tuple[dict[str, str | int], AppService | None]:
-    target = fault.mapping("target")
+def _named(target: Fields, app: Application) -> tuple[str, AppService | None]:
     name = target.text("app")
     service = next((service for service in app.services if service.name == name), None)
     if service is None and name:
         known = suggestion(name, (service.name for service in app.services))
         target.problem("app", f"no app {quote(name)} in topology {app.name}{known}")
+    return name, service
+
+
+def _app(fault: Fields, app: Application) -> tuple[dict[str, str | int], AppService | None]:
+    target = fault.mapping("target")
+    name, service = _named(target, app)
     replicas = target.integer("replicas", service.replicas if service else 1, minimum=1)
     if service is not None and replicas > service.replicas:
         target.problem("replicas", f"{replicas} of {name} are to be hit, but it has {service.replicas}")
@@ -50,12 +58,31 @@ def _app(fault: Fields, app: Application) -> tuple[dict[str, str | int], AppServ
     return {"service": name, "replicas": replicas}, service
 
 
-def _no_parameters(fault: Fields, service: AppService | None) -> dict[str, float | str]:
+def _service(fault: Fields, app: Application) -> tuple[dict[str, str | int], AppService | None]:
+    """A whole service; how many replicas it has is no choice of the fault."""
+    target = fault.mapping("target")
+    name, service = _named(target, app)
+    target.done()
+    return {"service": name}, service
+
+
+def _telemetry(fault: Fields, app: Application) -> tuple[dict[str, str | int], AppService | None]:
+    target = fault.mapping("target")
+    if target.has("component"):
+        component = target.choice("component", ("control", "all"), what="component for this fault")
+        target.done()
+        return {"service": component}, None
+    name, service = _named(target, app)
+    target.done()
+    return {"service": name}, service
+
+
+def _no_parameters(fault: Fields, service: AppService | None, app: Application) -> dict[str, float | str]:
     fault.mapping("parameters", required=False).done()
     return {}
 
 
-def _degrade(fault: Fields, service: AppService | None) -> dict[str, float | str]:
+def _degrade(fault: Fields, service: AppService | None, app: Application) -> dict[str, float | str]:
     """Named as in the body of the workload's PUT /faults; `latency` becomes `latencySeconds`."""
     fields = fault.mapping("parameters")
     found: dict[str, float | str] = {}
@@ -86,11 +113,60 @@ def _degrade(fault: Fields, service: AppService | None) -> dict[str, float | str
     return found
 
 
+def _memory(fault: Fields, service: AppService | None, app: Application) -> dict[str, float | str]:
+    fields = fault.mapping("parameters", required=False)
+    found = _matching(fields, "memoryLimit", MEMORY, "a memory size; write it as 24Mi")
+    fields.done()
+    return found
+
+
+def _rate(fault: Fields, service: AppService | None, app: Application) -> dict[str, float | str]:
+    fields = fault.mapping("parameters", required=False)
+    found = _matching(fields, "rate", RATE, "a rate; write it as 64kbit or 1mbit")
+    fields.done()
+    return found
+
+
+def _matching(fields: Fields, key: str, pattern: re.Pattern[str], what: str) -> dict[str, float | str]:
+    if not fields.has(key):
+        return {}
+    text = fields.text(key)
+    if text and not pattern.fullmatch(text):
+        fields.problem(key, f"{quote(text)} is not {what}")
+    return {key: text}
+
+
+def _misroute(fault: Fields, service: AppService | None, app: Application) -> dict[str, float | str]:
+    fields = fault.mapping("parameters", required=False)
+    found: dict[str, float | str] = {}
+    mode = fields.choice("mode", ("route", "selector"), what="mode", default="route")
+    if mode == "selector":
+        found["mode"] = mode
+    if fields.has("to"):
+        name = fields.text("to")
+        names = [known.name for known in app.services]
+        if name and name not in names:
+            fields.problem("to", f"no app {quote(name)} in topology {app.name}{suggestion(name, names)}")
+        if service is not None and name == service.name:
+            fields.problem("to", f"{name} is where its requests belong; name another app, or leave it out for nowhere")
+        found["to"] = name
+    if fields.has("share"):
+        found["share"] = fields.share("share")
+    if mode == "selector" and ("to" in found or "share" in found):
+        fields.problem("mode", "a wrong selector has no destination and no share; leave out to and share")
+    fields.done()
+    return found
+
+
 KINDS: dict[str, _Kind] = {
     "control-plane-down": _Kind(_component, _no_parameters),
     "cert-expiry": _Kind(_identity, _no_parameters),
     "app-degrade": _Kind(_app, _degrade),
     "pod-kill": _Kind(_app, _no_parameters),
+    "proxy-oom": _Kind(_service, _memory),
+    "network-throttle": _Kind(_app, _rate),
+    "misroute": _Kind(_service, _misroute),
+    "telemetry-loss": _Kind(_telemetry, _no_parameters),
 }
 
 
@@ -105,7 +181,7 @@ def read_fault(
     duration = fields.duration("duration")
     if kind in KINDS:
         targets, service = KINDS[kind].target(fields, app)
-        parameters = KINDS[kind].parameters(fields, service)
+        parameters = KINDS[kind].parameters(fields, service, app)
     else:
         targets, parameters = {}, {}
         fields.has("target")

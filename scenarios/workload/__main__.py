@@ -2,6 +2,8 @@
 
     http_proxy=http://IP:4140 python -m scenarios.workload --app FILE --service NAME --listen IP:PORT --admin IP:PORT
 
+With --direct, calls go straight to the services' names: for pods whose traffic is intercepted.
+
 Exit 2 with one line on wrong input; SIGTERM and SIGINT stop accepting, let the requests under way finish, exit 0.
 """
 
@@ -12,6 +14,7 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,12 +27,14 @@ from scenarios.load.application import load_application
 from scenarios.load.problems import InvalidScenario
 from scenarios.model import Application, AppService
 from scenarios.workload.admin import Admin
-from scenarios.workload.client import ProxyClient
+from scenarios.workload.client import DirectClient, ProxyClient
 from scenarios.workload.http import Connection, Handler
 from scenarios.workload.station import Station
 
 _GRACE_SECONDS = 5.0
 """Kubernetes gives 30; a drill must not wait that long for a frozen workload."""
+
+_NAMES_SECONDS = 60.0
 
 
 class InvalidInput(ValueError):
@@ -70,6 +75,25 @@ def _service(app: Application, name: str) -> AppService:
     return service
 
 
+async def _addresses(app: Application, service: AppService) -> dict[str, tuple[str, int]]:
+    """Where the services are that this one calls. Names may be younger than we are: asked again for a while."""
+    loop = asyncio.get_running_loop()
+    found: dict[str, tuple[str, int]] = {}
+    called = {call.service for route in service.routes for stage in route.calls for call in stage}
+    for callee in (app.service(name) for name in sorted(called)):
+        deadline = loop.time() + _NAMES_SECONDS
+        while callee.authority not in found:
+            try:
+                # The dot at the end spares the search list, which is five more questions.
+                answers = await loop.getaddrinfo(f"{callee.host}.", callee.port, type=socket.SOCK_STREAM)
+                found[callee.authority] = (answers[0][4][0], callee.port)
+            except OSError as error:
+                if loop.time() > deadline:
+                    raise InvalidInput(f"{callee.host}: {error.strerror or error}") from None
+                await asyncio.sleep(0.5)
+    return found
+
+
 async def _listen(
     handler: Handler, address: tuple[str, int], open_connections: set[Connection], *, keeps_body: bool
 ) -> asyncio.Server:
@@ -89,11 +113,16 @@ async def serve(arguments: argparse.Namespace, environment: Mapping[str, str]) -
     service = _service(app, arguments.service)
     listen = _address(arguments.listen, "--listen")
     admin_listen = _address(arguments.admin, "--admin")
-    proxy = _proxy(environment, service)
     loop = asyncio.get_running_loop()
     # Replicas share the run's seed and must not roll the same dice.
-    rng = Random(f"{arguments.seed}/{service.name}/{arguments.listen}") if arguments.seed is not None else Random()
-    client = ProxyClient(*proxy, loop) if proxy is not None else None
+    replica = arguments.replica or arguments.listen
+    rng = Random(f"{arguments.seed}/{service.name}/{replica}") if arguments.seed is not None else Random()
+    client: ProxyClient | DirectClient | None
+    if arguments.direct:
+        client = DirectClient(await _addresses(app, service), loop)
+    else:
+        proxy = _proxy(environment, service)
+        client = ProxyClient(*proxy, loop) if proxy is not None else None
     station = Station(app, service, client, rng, loop)
     connections: set[Connection] = set()
     admin_connections: set[Connection] = set()
@@ -131,6 +160,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--listen", required=True, metavar="IP:PORT")
     parser.add_argument("--admin", required=True, metavar="IP:PORT")
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--replica", default=None, help="what tells this replica's dice apart; --listen without it")
+    parser.add_argument("--direct", action="store_true", help="call services by name, not through http_proxy")
     arguments = parser.parse_args(argv)
     run: Callable[..., None] = uvloop.run
     try:

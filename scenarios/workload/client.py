@@ -1,4 +1,5 @@
-"""Calls to other services: HTTP/1.1 in absolute form through the pod's outbound proxy, over connections kept alive.
+"""Calls to other services, over connections kept alive: HTTP/1.1 in absolute form through the pod's outbound proxy, or
+straight to the service's name, where the pod's traffic is intercepted (Kubernetes).
 
 A call has no timeout of its own: how long to wait is the mesh's to say. A kept connection that turns out to be closed
 before a byte of the answer came is replaced once, as every HTTP client does; such a request was not read by anyone.
@@ -7,7 +8,7 @@ before a byte of the answer came is replaced once, as every HTTP client does; su
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, cast
 
 import httptools
@@ -23,13 +24,16 @@ _BODY = b'{"from":"gameday"}'
 class Caller(Protocol):
     """What a station needs of the network."""
 
-    def call(self, request: bytes, answered: Answered) -> None: ...
+    absolute: bool
+    """Whether requests name their authority in the request line, as a proxy wants it."""
+
+    def call(self, authority: str, request: bytes, answered: Answered) -> None: ...
 
 
-def request_head(call: Call, authority: str, caller: str) -> bytes:
+def request_head(call: Call, authority: str, caller: str, absolute: bool = True) -> bytes:
     """The part of a call's request that is the same each time, without the blank line that ends it."""
     lines = [
-        f"{call.method} http://{authority}{call.path} HTTP/1.1",
+        f"{call.method} {f'http://{authority}' if absolute else ''}{call.path} HTTP/1.1",
         f"host: {authority}",
         f"user-agent: gameday-workload/{caller}",
         "accept: application/json",
@@ -44,8 +48,27 @@ def whole_request(head: bytes, trace: bytes) -> bytes:
     return head + trace + b"\r\n" + body
 
 
+class DirectClient:
+    """A pool of connections for each service that is called, at the address that its name has."""
+
+    absolute = False
+
+    def __init__(self, addresses: Mapping[str, tuple[str, int]], loop: asyncio.AbstractEventLoop) -> None:
+        """`addresses`: (ip, port) of each authority. A Service keeps its address for as long as it exists."""
+        self._pools = {authority: ProxyClient(*address, loop) for authority, address in addresses.items()}
+
+    def call(self, authority: str, request: bytes, answered: Answered) -> None:
+        self._pools[authority].call(authority, request, answered)
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+
+
 class ProxyClient:
     """A pool of connections to one proxy. The one used last is used first, so that a burst's extra ones fall idle."""
+
+    absolute = True
 
     def __init__(self, host: str, port: int, loop: asyncio.AbstractEventLoop) -> None:
         self._host = host
@@ -54,7 +77,7 @@ class ProxyClient:
         self._idle: list[_ClientConnection] = []
         self._opening: set[asyncio.Task[None]] = set()
 
-    def call(self, request: bytes, answered: Answered) -> None:
+    def call(self, authority: str, request: bytes, answered: Answered) -> None:
         """Sends; `answered` is never called before this returns."""
         while self._idle:
             connection = self._idle.pop()

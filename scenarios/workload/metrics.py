@@ -6,8 +6,12 @@ on, so its buckets are fine: each 25 % wider than the one before, from 0.5 ms to
 
 from __future__ import annotations
 
+import os
+import time
 from bisect import bisect_left
+from pathlib import Path
 
+_STATM = Path("/proc/self/statm")
 BOUNDS: tuple[float, ...] = tuple(float(f"{0.0005 * 1.25**k:.4g}") for k in range(46))
 
 
@@ -70,6 +74,18 @@ class Metrics:
             f"app_workers_busy {self.workers_busy}",
             "# TYPE app_rejected_total counter",
             f"app_rejected_total {self.rejected}",
+            "# TYPE process_cpu_seconds_total counter",
+            f"process_cpu_seconds_total {time.process_time():.6g}",
+            "# TYPE process_resident_memory_bytes gauge",
+            f"process_resident_memory_bytes {_resident_bytes()}",
             "",
         ]
         return "\n".join(lines).encode()
+
+
+def _resident_bytes() -> int:
+    """0 where the system does not say (no /proc)."""
+    try:
+        return int(_STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

@@ -48,13 +48,19 @@ class _Route:
 
     __slots__ = ("answer", "failure_rate", "name", "stages", "time")
 
-    def __init__(self, route: AppRoute, service: AppService, app: Application) -> None:
+    def __init__(self, route: AppRoute, service: AppService, app: Application, absolute: bool) -> None:
         self.name = route.name
         self.time = route.service_time
         self.failure_rate = route.failure_rate
         self.answer = msgspec.json.encode({"service": service.name, "route": route.name})
         self.stages = [
-            [request_head(call, app.service(call.service).authority, service.name) for call in stage]
+            [
+                (
+                    authority := app.service(call.service).authority,
+                    request_head(call, authority, service.name, absolute),
+                )
+                for call in stage
+            ]
             for stage in route.calls
         ]
 
@@ -88,7 +94,8 @@ class Station:
     ) -> None:
         """`caller` may be None where no route calls anyone."""
         self._service = service
-        self._routes = {(route.method, route.path): _Route(route, service, app) for route in service.routes}
+        absolute = caller is None or caller.absolute
+        self._routes = {(route.method, route.path): _Route(route, service, app, absolute) for route in service.routes}
         self._caller = caller
         self._rng = rng
         self._loop = loop
@@ -192,9 +199,9 @@ class Station:
             self._answer(job, 200, job.route.answer)
             return
         assert self._caller is not None
-        heads = job.route.stages[job.stage]
+        calls = job.route.stages[job.stage]
         job.stage += 1
-        job.open_calls = len(heads)
+        job.open_calls = len(calls)
 
         def answered(status: int | None) -> None:
             if status is None or status >= 500:
@@ -203,8 +210,8 @@ class Station:
             if not job.open_calls:
                 self._next_stage(job)
 
-        for head in heads:
-            self._caller.call(whole_request(head, job.request.trace), answered)
+        for authority, head in calls:
+            self._caller.call(authority, whole_request(head, job.request.trace), answered)
 
     def _answer(self, job: _Job, status: int, body: bytes) -> None:
         if self._frozen(job.route):

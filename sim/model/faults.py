@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sim.model.system import System
 
 Process = Generator[Any, Any, None]
+STARVING_MEBIBYTES = 32
+"""A memory limit in which a proxy does not get as far as to serve."""
 FIRST_CERTIFICATE_RETRY_SECONDS = 0.5
 """Between a fresh proxy's requests for a certificate, as `mesh.proxy.identity` has it."""
 
@@ -33,7 +35,7 @@ def process_of(fault: FaultSpec, system: System) -> Process:
     """
     play = _KINDS.get(fault.kind)
     if play is None:
-        raise Unrepresented(f"fault {fault.name}: the twin has no model of kind {fault.kind}")
+        raise Unrepresented(_without_model(fault))
     return play(fault, system)
 
 
@@ -42,11 +44,16 @@ def check(faults: tuple[FaultSpec, ...], services: set[str]) -> list[str]:
     problems: list[str] = []
     for fault in faults:
         if fault.kind not in _KINDS:
-            problems.append(f"fault {fault.name}: the twin has no model of kind {fault.kind}")
+            problems.append(_without_model(fault))
             continue
         service = fault.targets.get("service")
-        if fault.kind in ("app-degrade", "pod-kill") and service not in services:
+        if fault.kind in ("app-degrade", "pod-kill", "proxy-oom") and service not in services:
             problems.append(f"fault {fault.name}: the twin has no service {service}")
+        if fault.kind == "proxy-oom" and _mebibytes(fault) > STARVING_MEBIBYTES:
+            problems.append(
+                f"fault {fault.name}: whether a proxy lives in {fault.parameters['memoryLimit']} depends on its load,"
+                f" which the twin does not know; it is forecast as if it did (below {STARVING_MEBIBYTES}Mi none starts)"
+            )
         unknown = set(fault.parameters) - _PARAMETERS.get(fault.kind, frozenset())
         problems.extend(
             f"fault {fault.name}: the twin does not represent its parameter {name}" for name in sorted(unknown)
@@ -56,9 +63,10 @@ def check(faults: tuple[FaultSpec, ...], services: set[str]) -> list[str]:
 
 def _control_plane_down(fault: FaultSpec, system: System) -> Process:
     component = str(fault.targets.get("component", "all"))
-    if component != "all" and component not in COMPONENTS:
-        raise Unrepresented(f"fault {fault.name}: the twin has no control-plane component {component}")
-    names = COMPONENTS if component == "all" else (component,)
+    names = COMPONENTS if component == "all" else tuple(component.split("+"))
+    for name in names:
+        if name not in COMPONENTS:
+            raise Unrepresented(f"fault {fault.name}: the twin has no control-plane component {name}")
     return _absence(fault, system, names)
 
 
@@ -113,12 +121,52 @@ def _comeback(pod: AppPod, system: System) -> Process:
             yield system.calendar.timeout(FIRST_CERTIFICATE_RETRY_SECONDS)
 
 
+def _proxy_oom(fault: FaultSpec, system: System) -> Process:
+    """Pods are replaced by others whose proxies never start, and at the end by healthy ones."""
+    pods = system.targets(fault)
+    delays = system.parameters.delays
+    starves = _mebibytes(fault) <= STARVING_MEBIBYTES
+    yield from system.sleep_until(fault.at + delays.injection)
+    for pod in pods:
+        system.kill(pod)
+        if not starves:
+            system.calendar.process(_comeback(pod, system))
+    yield from system.sleep_until(fault.at + fault.duration + delays.reversion)
+    for pod in pods:
+        if not starves:
+            system.kill(pod)
+        system.calendar.process(_comeback(pod, system))
+
+
+def _telemetry_loss(fault: FaultSpec, system: System) -> Process:
+    """Nothing happens to requests, which are all that the twin forecasts."""
+    yield from system.sleep_until(fault.at)
+
+
+def _mebibytes(fault: FaultSpec) -> float:
+    return float(str(fault.parameters.get("memoryLimit", "24Mi")).removesuffix("Mi"))
+
+
+def _without_model(fault: FaultSpec) -> str:
+    why = _UNREPRESENTED.get(fault.kind)
+    return f"fault {fault.name}: the twin has no model of kind {fault.kind}" + (f": {why}" if why else "")
+
+
+_UNREPRESENTED = {
+    "network-throttle": "it knows no bandwidth, only the delay that the baseline showed",
+    "misroute": "its proxies do not follow a route to another service's endpoints",
+}
+"""Kinds that are forecast as if they did nothing, with the reason that the forecast gives."""
+
 _KINDS: dict[str, Callable[[FaultSpec, System], Process]] = {
     "control-plane-down": _control_plane_down,
     "cert-expiry": _cert_expiry,
     "app-degrade": _app_degrade,
     "pod-kill": _pod_kill,
+    "proxy-oom": _proxy_oom,
+    "telemetry-loss": _telemetry_loss,
 }
 _PARAMETERS: dict[str, frozenset[str]] = {
-    "app-degrade": frozenset({"errorRate", "status", "latencySeconds", "freeze", "route"})
+    "app-degrade": frozenset({"errorRate", "status", "latencySeconds", "freeze", "route"}),
+    "proxy-oom": frozenset({"memoryLimit"}),
 }

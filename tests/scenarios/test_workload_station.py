@@ -58,12 +58,14 @@ class FakeRequest:
 class FakeCaller:
     """Answers every call after a second, with the next of `statuses`."""
 
+    absolute = True
+
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.statuses: list[int | None] = []
         self.sent: list[tuple[float, bytes]] = []
 
-    def call(self, request: bytes, answered: Callable[[int | None], None]) -> None:
+    def call(self, authority: str, request: bytes, answered: Callable[[int | None], None]) -> None:
         self.sent.append((self.clock.now, request))
         self.clock.call_later(1.0, answered, self.statuses.pop(0) if self.statuses else 200)
 

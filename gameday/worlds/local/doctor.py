@@ -68,6 +68,8 @@ def _stale_runs(runs: Path) -> list[str]:
             state = read_world(path.parent)
         except (OSError, msgspec.DecodeError):
             continue  # another program's file, or one of an older version: nothing that `recover` could end
+        if state.supervisor is None:
+            continue  # of a run on Kubernetes
         orphan = not is_alive(state.runner.pid, state.runner.start)
         if orphan and is_alive(state.supervisor.pid, state.supervisor.start):
             found.append(path.parent.name)

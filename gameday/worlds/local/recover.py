@@ -30,10 +30,11 @@ def recover(run_dir: Path) -> list[str]:
     _revert(run_dir, done)
     children = [child for child in recorded_children(run_dir) if child.name != "runner"]
     state = _state(run_dir)
-    if state is not None and is_alive(state.supervisor.pid, state.supervisor.start):
+    supervisor = state.supervisor if state is not None else None
+    if state is not None and supervisor is not None and is_alive(supervisor.pid, supervisor.start):
         try:
             perform(Step("POST", state.supervisor_url("/shutdown")))
-            _wait_for_end(Recorded("supervisor", state.supervisor.pid, state.supervisor.start))
+            _wait_for_end(Recorded("supervisor", supervisor.pid, supervisor.start))
             done.append("the supervisor ended the world")
         except StepFailed as failure:
             done.append(f"the supervisor did not answer ({failure}); ending its processes one by one")
@@ -41,8 +42,8 @@ def recover(run_dir: Path) -> list[str]:
     ordered = sorted(children, key=lambda child: child.name != "supervisor")
     done.extend(f"ended {child.name} (pid {child.pid})" for child in ordered if end(child, 2.0))
     done.extend(f"ended {child.name} (pid {child.pid})" for child in marked_processes(run_dir) if end(child, 2.0))
-    if state is not None:
-        shutil.rmtree(Path(state.supervisor.socket).parent, ignore_errors=True)
+    if state is not None and supervisor is not None:
+        shutil.rmtree(Path(supervisor.socket).parent, ignore_errors=True)
         done.extend(f"{address} is still taken by a process that is not of this run" for address in _taken(state))
     _close_ledger(run_dir)
     return done or ["nothing was left"]

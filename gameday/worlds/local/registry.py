@@ -46,6 +46,14 @@ class Registry:
         """One pod's slice as of now. A slice for each pod, since in ports mode each has a port of its own."""
         self._write(f"endpoints-{pod.name}", _slice(service, pod, ready))
 
+    def put(self, name: str, manifest: dict[str, Any]) -> None:
+        """A manifest beside those of the run; replaces the one of this name."""
+        self._write(f"added-{name}", manifest)
+
+    def remove(self, name: str) -> None:
+        """Takes away what `put` added, if it is there."""
+        (self._folder / f"added-{name}.json").unlink(missing_ok=True)
+
     def _write(self, name: str, manifest: dict[str, Any]) -> None:
         temporary = self._folder / f".{name}.tmp"
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))

@@ -10,6 +10,8 @@ stays for ever.
     POST /processes/<name>/down   {"signal": "KILL"|"TERM"}     ended, and stays down
     POST /processes/<name>/up                                   wanted again; the same twice is the same once
     POST /pods/<name>/kill                                      SIGKILL to its processes, which are then restarted
+    PUT|DELETE /registry/<name>   a manifest                    added to what the control plane reads; taken away
+    PUT|DELETE /telemetry/<name>  ["cart"]                      services whose scrapes are blocked; let through again
     POST /shutdown
 """
 
@@ -23,7 +25,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
@@ -83,7 +85,8 @@ class Supervisor:
         }
         self._published: dict[str, bool] = {}
         self._all_were_ready = False
-        self._written: tuple[bool, dict[str, int]] | None = None
+        self._written: tuple[bool, dict[str, int], tuple[str, ...]] | None = None
+        self._blocked: dict[str, tuple[str, ...]] = {}
         self.stopping = asyncio.Event()
         self.failure: str | None = None
         """Why the world did not come up."""
@@ -179,9 +182,10 @@ class Supervisor:
             self._all_were_ready = True
             self._report("ready", "world", "everything is ready")
         processes = {name: process.pid for name, process in self._processes.items() if process.pid is not None}
-        if self._written == (self._all_were_ready, processes):
+        blocked = tuple(sorted({service for services in self._blocked.values() for service in services}))
+        if self._written == (self._all_were_ready, processes, blocked):
             return
-        self._written = (self._all_were_ready, processes)
+        self._written = (self._all_were_ready, processes, blocked)
         state = WorldState(
             run=self._spec.run,
             ready=self._all_were_ready,
@@ -190,6 +194,7 @@ class Supervisor:
             control=self._layout.control,
             pods=self._layout.pods,
             processes=processes,
+            blocked=blocked,
         )
         temporary = self._run_dir / f".{FILE}.tmp"
         temporary.write_bytes(msgspec.json.encode(state))
@@ -207,6 +212,10 @@ class Supervisor:
         app.router.add_post("/processes/{name:.+}/down", self._post_down)
         app.router.add_post("/processes/{name:.+}/up", self._post_up)
         app.router.add_post("/pods/{name}/kill", self._post_kill)
+        app.router.add_put("/registry/{name:[a-z0-9-]+}", self._put_manifest)
+        app.router.add_delete("/registry/{name:[a-z0-9-]+}", self._delete_manifest)
+        app.router.add_put("/telemetry/{name:[a-z0-9-]+}", self._put_telemetry)
+        app.router.add_delete("/telemetry/{name:[a-z0-9-]+}", self._delete_telemetry)
         app.router.add_post("/shutdown", self._post_shutdown)
         return app
 
@@ -242,6 +251,32 @@ class Supervisor:
         for process in pod.processes:
             self._processes[process].kill()
         self._report("kill", name, f"pod {name} killed on purpose (SIGKILL)")
+        return _json({})
+
+    async def _put_manifest(self, request: web.Request) -> web.Response:
+        try:
+            manifest = msgspec.json.decode(await request.read(), type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+        self._registry.put(request.match_info["name"], manifest)
+        return _json({})
+
+    async def _delete_manifest(self, request: web.Request) -> web.Response:
+        self._registry.remove(request.match_info["name"])
+        return _json({})
+
+    async def _put_telemetry(self, request: web.Request) -> web.Response:
+        try:
+            services = msgspec.json.decode(await request.read(), type=tuple[str, ...])
+        except msgspec.DecodeError as error:
+            raise web.HTTPBadRequest(text=f'{error}; write ["cart"]') from None
+        self._blocked[request.match_info["name"]] = services
+        self._write_state()
+        return _json({})
+
+    async def _delete_telemetry(self, request: web.Request) -> web.Response:
+        self._blocked.pop(request.match_info["name"], None)
+        self._write_state()
         return _json({})
 
     async def _post_shutdown(self, _: web.Request) -> web.Response:

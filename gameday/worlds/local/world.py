@@ -16,13 +16,16 @@ from chaos.processes import started_at
 from chaos.requests import Step, StepFailed, perform
 from chaos.world import Named, WorldState, read_world
 from gameday import __version__
+from gameday.children import Child
 from gameday.errors import WorldFailed
+from gameday.scrape import Scraper
 from gameday.worlds.local.addresses import claim
 from gameday.worlds.local.layout import LOAD_SERVICE
 from gameday.worlds.local.supervisor import SPEC, WorldSpec
 from gameday.worlds.local.usage import usage_of
+from loadtests.plan import LoadPlan, command, environment, write_plan
 from reports.run import scenario_to
-from reports.store import Usage
+from reports.store import RunStore, Usage
 from scenarios.model import Scenario
 
 UP_TIMEOUT_SECONDS = 90.0
@@ -103,9 +106,22 @@ class LocalWorld:
             await asyncio.to_thread(recover, self._run_dir)
             supervisor.wait()
 
+    # ---- load and eyes
+
+    async def observe(self, store: RunStore) -> None:
+        """Scrapes from this very process, until cancelled."""
+        await Scraper(store, self.scrape_targets, self.usage).run()
+
+    async def start_load(self, plan: LoadPlan, log: Path) -> Child:
+        """Locust as a child of the runner, behind the outbound proxy of the load generator's pod."""
+        path = self._run_dir / "load-plan.json"
+        write_plan(msgspec.structs.replace(plan, proxy=f"http://{self.load_entry()}"), path)
+        return await Child.start("load", command(), log, self._run_dir, environment(path))
+
     # ---- where things are
 
-    def scrape_targets(self) -> list[tuple[str, str]]:
+    def scrape_targets(self) -> list[tuple[str, str | None]]:
+        """(process, metrics URL) of everything that has metrics; no URL where a fault blocks the scrape."""
         state = self._read()
         if state is None:
             return []
@@ -116,7 +132,7 @@ class LocalWorld:
             if pod.workload_admin is not None:
                 targets.append((f"{pod.name}/app", f"http://{pod.workload_admin}/metrics"))
         # A process that is down on purpose is no lost telemetry.
-        return [(name, url) for name, url in targets if name in state.processes]
+        return [(name, None if state.blocks(name) else url) for name, url in targets if name in state.processes]
 
     def usage(self) -> list[Usage]:
         state = self._read()
