@@ -100,7 +100,7 @@ def _open_api(path: Path) -> list[Manifest]:
 
 
 def _tap(resource: str, seconds: float, limit: int, options: ClusterOptions) -> list[Manifest]:
-    query = {"resource": resource, "direction": "inbound", "max-rps": "0"}
+    query = {"resource": resource, "direction": "inbound"}
     if options.namespace:
         query["namespace"] = options.namespace
     with connected(options) as client:
