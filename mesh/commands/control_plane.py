@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,7 +66,7 @@ def ask(client: Client, options: ClusterOptions, container: str, path: str, **pa
             body = proxy_get(client, options.linkerd_namespace, "pods", place, f"/debug{path}", params=params)
         except ProxyFailed as error:
             if error.status == 400:
-                raise CommandFailed(_reason(str(error))) from None
+                raise CommandFailed(str(error).partition(" 400 ")[2]) from None
             problem = error
             continue
         return [decode_line(line) for line in body.splitlines() if line]
@@ -77,12 +76,3 @@ def ask(client: Client, options: ClusterOptions, container: str, path: str, **pa
 def containers(pods: Sequence[tuple[str, list[str]]]) -> list[tuple[str, str, int]]:
     """Pod, container and admin port of everything that has metrics."""
     return [(pod, name, ADMIN_PORTS[name]) for pod, names in pods for name in names if name in ADMIN_PORTS]
-
-
-def _reason(text: str) -> str:
-    """The component's own words out of what the API server passed on."""
-    start = text.find("{")
-    try:
-        return str(json.loads(text[start:])["error"]) if start >= 0 else text
-    except (ValueError, KeyError):
-        return text

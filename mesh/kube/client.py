@@ -13,6 +13,7 @@ Rejected: kubectl as a subprocess (a dependency, and its port-forward drops stre
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -226,5 +227,14 @@ def proxy_lines(
 
 
 def _failed(namespace: str, target: Target, name_port: str, status: int, body: bytes) -> ProxyFailed:
-    text = body[:200].decode("utf-8", "replace").strip().replace("\n", " ")
-    return ProxyFailed(f"{target} {namespace}/{name_port}: {status} {text}", status)
+    return ProxyFailed(f"{target} {namespace}/{name_port}: {status} {_said(body)}", status)
+
+
+def _said(body: bytes) -> str:
+    """The message of a Kubernetes Status, the `error` of our own programs, or the beginning of what else was said."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    text = (answer.get("message") or answer.get("error")) if isinstance(answer, dict) else None
+    return " ".join(str(text or body[:200].decode("utf-8", "replace")).split())

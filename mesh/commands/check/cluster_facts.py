@@ -10,6 +10,7 @@ from mesh.commands.check.reader import Json, seconds
 
 PROXY = "linkerd-proxy"
 PROXY_VERSION = "linkerd.io/proxy-version"
+MAX_MESSAGE = 120
 TRUST_ROOT = "linkerd.io/trust-root-sha256"
 
 
@@ -108,11 +109,16 @@ def _troubles(status: Mapping[str, Any]) -> Iterator[str]:
             if last:
                 text += f" (last exit code {last.get('exitCode')}, {last.get('reason', '')})"
             elif waiting.get("message"):
-                text += f": {waiting['message']}"
+                text += f": {_short(waiting['message'])}"
             yield text
         ended = state.get("terminated")
         if ended and ended.get("exitCode"):
             yield f"container {container['name']}: ended with exit code {ended['exitCode']} ({ended.get('reason', '')})"
+
+
+def _short(text: str) -> str:
+    """The beginning of what a container runtime has to say: it repeats itself."""
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}…"
 
 
 def _image_version(spec: Mapping[str, Any], image: str) -> str:

@@ -92,7 +92,7 @@ def pods_ready(facts: Facts) -> Verdict:
         why = pod.trouble or (f"container {waiting} is not ready" if waiting else pod.phase)
         lines.append(f"{pod.name}: {why}")
     if lines:
-        return error(listed(lines), f"see `kubectl -n {facts.namespace} logs POD -c CONTAINER`")
+        return error(listed(lines), f"see `kubectl -n {facts.namespace} describe pod POD`, `logs POD -c CONTAINER`")
     return None
 
 

@@ -29,7 +29,8 @@ def certificate_valid(name: str, facts: Facts) -> Verdict:
     renew = RENEW.format(secret=webhook.secret)
     chain, authorities = read(webhook.serving_pem, webhook.secret), read(webhook.ca_bundle_pem, "caBundle")
     if not chain:
-        return error(f"Secret {webhook.secret}: does not exist, or holds no certificate", renew)
+        do = f"{_server(name)} makes it when it starts: see `kubectl -n {facts.namespace} logs deploy/{_server(name)}`"
+        return error(f"Secret {webhook.secret}: does not exist, or holds no certificate", do)
     lines = []
     if not authorities:
         lines.append("caBundle of the webhook configuration is empty, or no PEM")
@@ -65,13 +66,12 @@ def works(name: str, facts: Facts) -> Verdict:
         else "what it should see passes it by meanwhile"
     )
     text = f"{webhook.trial}\nfailurePolicy is {webhook.failure_policy}: {effect}"
-    return error(
-        text, f"see the checks above, and `kubectl -n {facts.namespace} logs deploy/linkerd-{_deployment(name)}`"
-    )
+    return error(text, f"see the checks above, and `kubectl -n {facts.namespace} logs deploy/{_server(name)}`")
 
 
-def _deployment(name: str) -> str:
-    return "destination -c policy" if name == "policy-validator" else name
+def _server(name: str) -> str:
+    """The deployment (and container) that serves the webhook."""
+    return "linkerd-destination -c policy" if name == "policy-validator" else f"linkerd-{name}"
 
 
 CATEGORY = Category(
