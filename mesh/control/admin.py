@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mesh.control.http import Handler, Request, Response, Watch
+from mesh.control.http import Handler, Later, Request, Response, Watch
 from mesh.control.metrics import Metrics
 
 _TEXT = "text/plain; charset=utf-8"
@@ -18,7 +18,7 @@ _DEBUG = "/debug"
 def admin_handler(metrics: Metrics, ready: Callable[[], bool], debug: Handler | None = None) -> Handler:
     """`debug` answers what comes below `/debug/`, without that prefix."""
 
-    def handle(request: Request) -> Response | Watch:
+    def handle(request: Request) -> Response | Watch | Later:
         if request.method not in ("GET", "HEAD"):
             return Response(405, b"method not allowed\n", _TEXT)
         match request.path:

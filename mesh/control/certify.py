@@ -13,7 +13,7 @@ expired can still ask for the next one (real Linkerd's cannot: #13136).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 from mesh.api.messages import CertifyRequest, CertifyResponse
 from mesh.control.names import is_dns_name
 from mesh.control.pki import Authority, InvalidCredentials, check_validity, issue_leaf, to_pem
-from mesh.control.tokens import InvalidToken, NotAuthenticated, ServiceAccount
+from mesh.control.tokens import InvalidToken, NotAuthenticated, ServiceAccount, VerifierUnavailable
 
 
 class Refused(Exception):
@@ -67,10 +67,24 @@ class IssuerUnavailable(Refused):
     reason = "issuer_unavailable"
 
 
+class TokenUnchecked(Refused):
+    """Nobody could be asked about the token; ask again."""
+
+    status = 502
+    reason = "verifier_unavailable"
+
+
 class Verifier(Protocol):
-    """Checks a token: signed tokens in the local world, TokenReview on Kubernetes."""
+    """Checks a token on the spot: signed tokens of the local world."""
 
     def verify(self, token: str, now: float) -> ServiceAccount: ...
+
+
+@runtime_checkable
+class RemoteVerifier(Protocol):
+    """Checks a token by asking somebody: TokenReview on Kubernetes."""
+
+    async def ask(self, token: str) -> ServiceAccount: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,24 +108,52 @@ def certify(
     Raises:
         Refused: one of its subclasses.
     """
+    public_key = examine(request, issuer)
+    try:
+        account = verifier.verify(request.token, now)
+    except TOKEN_PROBLEMS as error:
+        raise token_refused(error) from None
+    return grant(request, public_key, account, issuer, terms, trust_domain, now)
+
+
+def examine(request: CertifyRequest, issuer: Authority | None) -> ec.EllipticCurvePublicKey:
+    """All that can be judged before the token is; the key to certify. Raises Refused."""
     if issuer is None:
         raise IssuerUnavailable("cert issuer not ready yet")
     for field, value in (("identity", request.identity), ("token", request.token), ("csr", request.csr)):
         if not value:
             raise InvalidRequest(f"missing {field}")
-    public_key = _check_csr(_load_csr(request.csr), request.identity)
-    try:
-        account = verifier.verify(request.token, now)
-    except NotAuthenticated as error:
-        raise Unauthenticated(str(error)) from None
-    except InvalidToken as error:
-        raise InvalidRequest(str(error)) from None
+    return _check_csr(_load_csr(request.csr), request.identity)
+
+
+def grant(
+    request: CertifyRequest,
+    public_key: ec.EllipticCurvePublicKey,
+    account: ServiceAccount,
+    issuer: Authority | None,
+    terms: LeafTerms,
+    trust_domain: str,
+    now: float,
+) -> CertifyResponse:
+    """Signs for whom the token speaks for. Raises Refused."""
     found = account.identity(trust_domain)
     if found != request.identity:
         raise IdentityMismatch(
             f"requested identity did not match provided token: requested={request.identity}; found={found}"
         )
+    if issuer is None:
+        raise IssuerUnavailable("cert issuer not ready yet")
     return sign(issuer, request.identity, public_key, terms, now)
+
+
+TOKEN_PROBLEMS = (NotAuthenticated, InvalidToken, VerifierUnavailable)
+
+
+def token_refused(error: Exception) -> Refused:
+    """The refusal for one of `TOKEN_PROBLEMS`."""
+    if isinstance(error, NotAuthenticated):
+        return Unauthenticated(str(error))
+    return InvalidRequest(str(error)) if isinstance(error, InvalidToken) else TokenUnchecked(str(error))
 
 
 def sign(

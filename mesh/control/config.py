@@ -4,6 +4,9 @@ python -m mesh.control identity     --listen … --admin … --trust-anchors …
 python -m mesh.control destination  --listen … --admin … --trust-anchors … --registry … --identity-addr … --token …
 python -m mesh.control policy       (as destination)
 python -m mesh.control all          --<component>-listen … --<component>-admin …, and the rest once
+
+With --kubernetes the truth comes from the API server: the issuer from its Secret, tokens by TokenReview, resources by
+watches; --issuer, --token-key and --registry are then not given. Credentials are the pod's own, or --kubeconfig's.
 """
 
 from __future__ import annotations
@@ -21,7 +24,13 @@ from mesh.api.durations import InvalidDuration, parse_duration
 from mesh.behavior.authz import CLUSTER_NETWORKS, DEFAULT_POLICIES, parse_network
 from mesh.behavior.renewal import MIN_REFRESH_SECONDS
 from mesh.control.log import LEVELS
-from mesh.control.names import DEFAULT_TRUST_DOMAIN, component_name, is_dns_name
+from mesh.control.names import (
+    CONTROL_PLANE_NAMESPACE,
+    DEFAULT_TRUST_DOMAIN,
+    component_name,
+    is_dns_name,
+    is_label,
+)
 from mesh.control.pki import InvalidCredentials, load_certificates
 from mesh.control.renewal import IdentityAddress
 from mesh.control.tokens import InvalidTokenKey, TokenVerifier
@@ -54,10 +63,21 @@ class ServerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class KubernetesConfig:
+    """Where the API server is, and what is ours there."""
+
+    controller_namespace: str
+    kubeconfig: str | None
+    """None: the pod's service account."""
+
+
+@dataclass(frozen=True, slots=True)
 class IdentityConfig:
     server: ServerConfig
-    issuer: Path
-    verifier: TokenVerifier
+    issuer: Path | None
+    """None on Kubernetes, where it is a Secret."""
+    verifier: TokenVerifier | None
+    """None on Kubernetes, where the API server verifies."""
     leaf_lifetime: float
     """Seconds; Linkerd's 24 h, less in drills."""
     clock_skew: float
@@ -67,13 +87,16 @@ class IdentityConfig:
 @dataclass(frozen=True, slots=True)
 class DiscoveryConfig:
     server: ServerConfig
-    registry: Path
+    registry: Path | None
+    """None on Kubernetes."""
     identity: IdentityAddress
     token: Path
     cluster: Cluster
     """What holds for inbound ports of the whole cluster."""
     min_refresh: float
     """Seconds; least time between two attempts to renew the own leaf."""
+    admission: Address | None = None
+    """Where the policy component's validating webhook listens; None: nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +105,11 @@ class Config:
 
     trust_domain: str
     anchors: list[x509.Certificate]
+    anchors_path: Path
     log_level: str
     identity: IdentityConfig | None
     discoveries: tuple[DiscoveryConfig, ...]
+    kubernetes: KubernetesConfig | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -99,9 +124,27 @@ def parse(arguments: Sequence[str]) -> Config:
     anchors = _anchors(flags.trust_anchors)
     if not is_dns_name(flags.trust_domain):
         raise InvalidFlags(f"--trust-domain: {flags.trust_domain!r} is not a DNS name")
+    if not is_label(flags.controller_namespace):
+        raise InvalidFlags(f"--controller-namespace: {flags.controller_namespace!r} is not a namespace name")
+    _check_source(flags, components)
     identity = _identity(flags) if "identity" in components else None
     discoveries = tuple(_discovery(flags, name) for name in components if name != "identity")
-    return Config(flags.trust_domain, anchors, flags.log_level, identity, discoveries)
+    kubernetes = KubernetesConfig(flags.controller_namespace, flags.kubeconfig) if flags.kubernetes else None
+    return Config(flags.trust_domain, anchors, flags.trust_anchors, flags.log_level, identity, discoveries, kubernetes)
+
+
+def _check_source(flags: argparse.Namespace, components: tuple[str, ...]) -> None:
+    """Either the API server or files say what is true, never both."""
+    wanted = ["issuer", "token_key"] * ("identity" in components) + ["registry"] * (components != ("identity",))
+    for name in wanted:
+        flag = f"--{name.replace('_', '-')}"
+        given = getattr(flags, name) is not None
+        if given and flags.kubernetes:
+            raise InvalidFlags(f"{flag}: takes no part with --kubernetes; leave one of them out")
+        if not given and not flags.kubernetes:
+            raise InvalidFlags(f"{flag}: is required without --kubernetes (see python -m mesh.control --help)")
+    if getattr(flags, "admission_listen", None) is not None and not flags.kubernetes:
+        raise InvalidFlags("--admission-listen: needs --kubernetes")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -121,23 +164,26 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--trust-domain", default=DEFAULT_TRUST_DOMAIN)
         command.add_argument("--trust-anchors", required=True, type=Path, metavar="FILE", help="PEM")
         command.add_argument("--log-level", choices=LEVELS, default="info")
+        command.add_argument("--kubernetes", action="store_true", help="read from the API server")
+        command.add_argument("--kubeconfig", metavar="FILE", help="instead of the pod's service account")
+        command.add_argument("--controller-namespace", default=CONTROL_PLANE_NAMESPACE, metavar="NAMESPACE")
         if name in ("identity", "all"):
-            command.add_argument("--issuer", required=True, type=Path, metavar="DIR", help="ca.crt, tls.crt, tls.key")
-            command.add_argument(
-                "--token-key", required=True, type=Path, metavar="FILE", help="Ed25519 public key, PEM"
-            )
+            command.add_argument("--issuer", type=Path, metavar="DIR", help="ca.crt, tls.crt, tls.key")
+            command.add_argument("--token-key", type=Path, metavar="FILE", help="Ed25519 public key, PEM")
             command.add_argument("--leaf-lifetime", type=_duration, default=86_400.0, metavar="DURATION", help="24h")
             command.add_argument("--clock-skew", type=_duration, default=20.0, metavar="DURATION", help="20s")
         if name != "identity":
             command.add_argument("--cluster-networks", type=_networks, default=CLUSTER_NETWORKS, metavar="CIDR,…")
             command.add_argument("--default-inbound-policy", choices=DEFAULT_POLICIES, default=DEFAULT_POLICIES[0])
-            command.add_argument("--registry", required=True, type=Path, metavar="DIR")
+            command.add_argument("--registry", type=Path, metavar="DIR")
             command.add_argument("--identity-addr", required=not together, type=_address, metavar="IP:PORT")
             if not together:
                 command.add_argument("--identity-name", metavar="NAME", help="TLS name of identity's certificate")
             for component in ("destination", "policy") if together else (name,):
                 flag = f"--{component}-token" if together else "--token"
                 command.add_argument(flag, dest=f"{component}_token", required=True, type=Path, metavar="FILE")
+            if name != "destination":
+                command.add_argument("--admission-listen", type=_address, metavar="IP:PORT", help="validating webhook")
             command.add_argument("--min-refresh", type=_duration, default=MIN_REFRESH_SECONDS, metavar="DURATION")
     return parser
 
@@ -145,6 +191,8 @@ def _parser() -> argparse.ArgumentParser:
 def _identity(flags: argparse.Namespace) -> IdentityConfig:
     if flags.leaf_lifetime <= 0:
         raise InvalidFlags("--leaf-lifetime: must be longer than zero")
+    if flags.kubernetes:
+        return IdentityConfig(_server(flags, "identity"), None, None, flags.leaf_lifetime, flags.clock_skew)
     if not flags.issuer.is_dir():
         raise InvalidFlags(f"--issuer: {flags.issuer} is not a directory")
     try:
@@ -155,21 +203,28 @@ def _identity(flags: argparse.Namespace) -> IdentityConfig:
 
 
 def _discovery(flags: argparse.Namespace, component: str) -> DiscoveryConfig:
-    if not flags.registry.is_dir():
+    if flags.registry is not None and not flags.registry.is_dir():
         raise InvalidFlags(f"--registry: {flags.registry} is not a directory")
     token: Path = getattr(flags, f"{component}_token")
     _read(token, "--token")
     if flags.min_refresh <= 0:
         raise InvalidFlags("--min-refresh: must be longer than zero")
     address: Address = flags.identity_addr or flags.identity_listen
-    name = flags.identity_name or component_name("identity", flags.trust_domain)
+    given = getattr(flags, "identity_name", None)
+    name = given or component_name("identity", flags.trust_domain, flags.controller_namespace)
     identity = IdentityAddress(address.host, address.port, name)
     cluster = Cluster(flags.trust_domain, flags.cluster_networks, flags.default_inbound_policy)
-    return DiscoveryConfig(_server(flags, component), flags.registry, identity, token, cluster, flags.min_refresh)
+    admission = flags.admission_listen if component == "policy" else None
+    return DiscoveryConfig(
+        _server(flags, component), flags.registry, identity, token, cluster, flags.min_refresh, admission
+    )
 
 
 def _server(flags: argparse.Namespace, component: str) -> ServerConfig:
-    name = getattr(flags, f"{component}_name") or component_name(component, flags.trust_domain)
+    # On Kubernetes policy runs beside destination, in its pod and so with its service account.
+    account = "destination" if flags.kubernetes and component == "policy" else component
+    default = component_name(account, flags.trust_domain, flags.controller_namespace)
+    name = getattr(flags, f"{component}_name") or default
     if not is_dns_name(name):
         raise InvalidFlags(f"--local-name: {name!r} is not a DNS name")
     return ServerConfig(component, getattr(flags, f"{component}_listen"), getattr(flags, f"{component}_admin"), name)

@@ -2,6 +2,9 @@
 
 TLS 1.3 only, no session tickets: resumption would let a client in on an identity that has expired since. A renewed leaf
 is loaded into the same context, which serves it to new handshakes and leaves open connections alone.
+
+Other trust anchors need another context (OpenSSL adds to a context's anchors and never takes one away). The listening
+socket keeps its own, whose SNI callback puts each new handshake on the current one.
 """
 
 from __future__ import annotations
@@ -26,8 +29,26 @@ class Credentials:
     anchors: list[x509.Certificate]
     key: ec.EllipticCurvePrivateKey
     context: ssl.SSLContext
+    """Of the listening socket."""
     expires_at: float | None = None
     """Unix seconds; None before the first leaf."""
+    require_client: bool = False
+    _chain: str = ""
+    _current: ssl.SSLContext | None = None
+    """Of new handshakes; None: the listening socket's."""
+
+    def trust(self, anchors: list[x509.Certificate]) -> None:
+        """Other trust anchors, from the next handshake on."""
+        self.anchors = anchors
+        current = _server_context(anchors, require_client=self.require_client)
+        if self._chain:
+            load_chain(current, self._chain, private_key_pem(self.key))
+        self._current = current
+        self.context.sni_callback = self._choose
+
+    def _choose(self, handshake: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        if self._current is not None:
+            handshake.context = self._current
 
     def install(self, response: CertifyResponse) -> None:
         """Shows the new leaf from the next handshake on.
@@ -46,7 +67,10 @@ class Credentials:
             raise InvalidCredentials("issued leaf is for another name")
         self._check_signatures(leaf, response)
         chain = response.leaf + "".join(response.intermediates)
-        load_chain(self.context, chain, private_key_pem(self.key))
+        for context in (self.context, self._current):
+            if context is not None:
+                load_chain(context, chain, private_key_pem(self.key))
+        self._chain = chain
         self.expires_at = response.valid_until
 
     def _check_signatures(self, leaf: x509.Certificate, response: CertifyResponse) -> None:
@@ -61,6 +85,11 @@ class Credentials:
 
 def server_credentials(identity: str, anchors: list[x509.Certificate], *, require_client: bool) -> Credentials:
     """Credentials without a leaf. `require_client`: peers must show a certificate of the mesh."""
+    context = _server_context(anchors, require_client=require_client)
+    return Credentials(identity, anchors, create_key(), context, require_client=require_client)
+
+
+def _server_context(anchors: list[x509.Certificate], *, require_client: bool) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
@@ -68,7 +97,7 @@ def server_credentials(identity: str, anchors: list[x509.Certificate], *, requir
     context.verify_mode = ssl.CERT_REQUIRED if require_client else ssl.CERT_NONE
     if require_client:
         context.load_verify_locations(cadata=_pem(anchors))
-    return Credentials(identity, anchors, create_key(), context)
+    return context
 
 
 def client_context(anchors: list[x509.Certificate]) -> ssl.SSLContext:
@@ -80,11 +109,21 @@ def client_context(anchors: list[x509.Certificate]) -> ssl.SSLContext:
 
 
 def load_chain(context: ssl.SSLContext, chain_pem: str, key_pem: str) -> None:
-    """`ssl` reads certificates from files only: a private temporary file that is gone on return."""
+    """`ssl` reads certificates from files only: one in memory where the system has that (containers have read-only
+    roots), else a private temporary one; gone on return."""
+    content = (key_pem + chain_pem).encode()
+    if hasattr(os, "memfd_create"):
+        handle = os.memfd_create("leaf", os.MFD_CLOEXEC)
+        try:
+            os.write(handle, content)
+            context.load_cert_chain(f"/proc/self/fd/{handle}")
+        finally:
+            os.close(handle)
+        return
     handle, name = tempfile.mkstemp(prefix="leaf-", suffix=".pem")
     try:
-        with os.fdopen(handle, "w") as file:
-            file.write(key_pem + chain_pem)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         context.load_cert_chain(name)
     finally:
         os.unlink(name)

@@ -1,7 +1,7 @@
 """The HTTP/1.1 server of the control plane: short answers, and streams of lines that stay open.
 
 One `asyncio.Protocol` a connection, `httptools` for parsing, no task per connection: a mesh of forty pods holds some
-hundreds of watches, each silent nearly always. Handlers are plain functions that answer at once.
+hundreds of watches, each silent nearly always. Handlers are plain functions that answer at once, or `Later`.
 
 A stream is bounded. While its reader does not read, lines wait; with more than `MAX_PENDING_LINES` waiting the stream
 is cut off and counted (Linkerd: `endpoint_updates_queue_overflow`, 100), and the proxy starts over with a snapshot.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import unquote
@@ -44,6 +44,7 @@ _REASONS = {
     413: "Content Too Large",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
+    502: "Bad Gateway",
     503: "Service Unavailable",
 }
 
@@ -72,7 +73,14 @@ class Watch:
     opened: Callable[[Stream], Callable[[], None]]
 
 
-Handler = Callable[[Request], Response | Watch]
+@dataclass(frozen=True, slots=True)
+class Later:
+    """The answer takes somebody else's word; requests behind it on the connection wait."""
+
+    response: Awaitable[Response]
+
+
+Handler = Callable[[Request], Response | Watch | Later]
 
 
 class Stream:
@@ -160,6 +168,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._pending: deque[bytes] = deque()
         self._ended: Callable[[], None] | None = None
+        self._answering: asyncio.Task[None] | None = None
         self._active_at = 0.0
         self.stream: Stream | None = None
 
@@ -175,6 +184,8 @@ class Connection(asyncio.Protocol):
         self._server.connections.discard(self)
         self._transport = None
         self._pending.clear()
+        if self._answering is not None:
+            self._answering.cancel()
         if self._ended is not None:
             ended, self._ended = self._ended, None
             ended()
@@ -187,10 +198,13 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, UnicodeDecodeError):
             self._refusal = self._refusal or 400
-        while self._complete and self.stream is None:
+        self._answer_waiting()
+
+    def _answer_waiting(self) -> None:
+        while self._complete and self.stream is None and self._answering is None:
             request, keep_alive = self._complete.popleft()
             self._answer(request, keep_alive)
-        if self._refusal is not None and self._transport is not None:
+        if self._refusal is not None and self._transport is not None and self._answering is None:
             self._respond(Response(self._refusal, _error(_REASONS[self._refusal])), keep_alive=False)
 
     def pause_writing(self) -> None:
@@ -240,6 +254,10 @@ class Connection(asyncio.Protocol):
         if isinstance(answer, Response):
             self._respond(answer, keep_alive)
             return
+        if isinstance(answer, Later):
+            loop = asyncio.get_running_loop()
+            self._answering = loop.create_task(self._answer_later(answer.response, keep_alive))
+            return
         self._count(200)
         self._write(
             b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ncache-control: no-store\r\n"
@@ -248,6 +266,13 @@ class Connection(asyncio.Protocol):
         self.stream = Stream(self)
         self._complete.clear()
         self._ended = answer.opened(self.stream)
+
+    async def _answer_later(self, awaited: Awaitable[Response], keep_alive: bool) -> None:
+        response = await awaited
+        self._answering = None
+        self._active_at = asyncio.get_running_loop().time()
+        self._respond(response, keep_alive)
+        self._answer_waiting()
 
     def _respond(self, response: Response, keep_alive: bool) -> None:
         self._count(response.status)
@@ -281,7 +306,7 @@ class Connection(asyncio.Protocol):
         if self.stream is not None:
             if not self._paused:
                 self._write_chunk(b"\n")
-        elif now - self._active_at > IDLE_SECONDS and self._transport is not None:
+        elif self._answering is None and now - self._active_at > IDLE_SECONDS and self._transport is not None:
             self._transport.close()
 
     def finish(self) -> None:

@@ -22,9 +22,11 @@ def identity_name(service_account: str, namespace: str, trust_domain: str = DEFA
     return f"{service_account}.{namespace}.serviceaccount.identity.{CONTROL_PLANE_NAMESPACE}.{trust_domain}"
 
 
-def component_name(component: str, trust_domain: str = DEFAULT_TRUST_DOMAIN) -> str:
-    """The TLS name of a control-plane component: `identity`, `destination` or `policy`."""
-    return identity_name(f"linkerd-{component}", CONTROL_PLANE_NAMESPACE, trust_domain)
+def component_name(
+    component: str, trust_domain: str = DEFAULT_TRUST_DOMAIN, namespace: str = CONTROL_PLANE_NAMESPACE
+) -> str:
+    """The TLS name of a control-plane component (`identity`, `destination` or `policy`) that runs in `namespace`."""
+    return identity_name(f"linkerd-{component}", namespace, trust_domain)
 
 
 def is_label(text: str) -> bool:

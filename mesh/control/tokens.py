@@ -33,6 +33,10 @@ class NotAuthenticated(Exception):
     """A well-formed token that proves nothing: forged, expired, or meant for someone else."""
 
 
+class VerifierUnavailable(Exception):
+    """Who could tell does not answer."""
+
+
 class InvalidTokenKey(Exception):
     """The key file holds no Ed25519 key."""
 
@@ -136,7 +140,7 @@ class TokenVerifier:
         audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud
         if self._audience not in audiences:
             raise NotAuthenticated(f"token is not meant for {self._audience}")
-        return _service_account(claims.sub)
+        return service_account_of(claims.sub)
 
 
 def _parse(token: str) -> tuple[_Header, _Claims, bytes, bytes]:
@@ -151,7 +155,8 @@ def _parse(token: str) -> tuple[_Header, _Claims, bytes, bytes]:
         raise InvalidToken(f"token is not a JWT ({error})") from None
 
 
-def _service_account(subject: str) -> ServiceAccount:
+def service_account_of(subject: str) -> ServiceAccount:
+    """The service account that a token's subject, or a TokenReview's user name, is. Raises InvalidToken."""
     namespace, _, name = subject.removeprefix(_PREFIX).partition(":")
     if not subject.startswith(_PREFIX) or not is_label(namespace) or not is_dns_name(name):
         raise InvalidToken(f"token's subject {subject!r} is not system:serviceaccount:NAMESPACE:NAME")

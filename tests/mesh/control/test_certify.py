@@ -144,5 +144,5 @@ def test_an_issuer_out_of_its_time_is_refused_and_the_error_says_so(realm: Realm
 
 def test_every_refusal_has_a_status_and_a_reason_of_its_own() -> None:
     kinds = Refused.__subclasses__()
-    assert len({kind.reason for kind in kinds}) == len(kinds) == 5
-    assert {kind.status for kind in kinds} == {400, 401, 403, 412, 503}
+    assert len({kind.reason for kind in kinds}) == len(kinds) == 6
+    assert {kind.status for kind in kinds} == {400, 401, 403, 412, 502, 503}
