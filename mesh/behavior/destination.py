@@ -85,7 +85,7 @@ class Destination(Generic[T, C]):
     @property
     def not_found(self) -> bool:
         """The registry knows no such destination."""
-        if not self._unknown or not _is_address(self.authority):
+        if not self._unknown or not is_address(self.authority):
             return self._unknown
         return self._policy is not None and not self._policy.egress
 
@@ -136,7 +136,7 @@ class Destination(Generic[T, C]):
         )
 
 
-def _is_address(authority: str) -> bool:
+def is_address(authority: str) -> bool:
     """Whether it is `ip:port` and not `name:port`; no top-level domain ends in a digit."""
     host = authority.rpartition(":")[0]
     return host.endswith("]") or host[-1:].isdigit()

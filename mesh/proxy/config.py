@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ DEFAULT_OPAQUE_PORTS = frozenset({25, 587, 3306, 4444, 5432, 6379, 9300, 11211})
 clients' first bytes look like nothing we know."""
 ACCESS_LOGS = ("apache", "json")
 DEFAULT_LOG = LogFilter("warn", "warn")
+_DNS_NAME = re.compile(r"(?=.{1,254}$)[a-z]([a-z0-9-]{0,62})(\.[a-z0-9]([a-z0-9-]{0,62}))*\.?", re.IGNORECASE)
+"""Begins with a letter, so that a mistyped address is not taken for a name."""
 
 
 class InvalidConfig(ValueError):
@@ -47,7 +50,11 @@ class ControlService:
     """Where a part of the control plane listens, and the DNS name that its certificate must have."""
 
     address: Address
+    """Its host may be a DNS name; with a dot at the end it is looked up in no search domain."""
     name: str
+
+    def __str__(self) -> str:
+        return str(Address(self.address.host.rstrip("."), self.address.port))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,15 @@ class Config:
     outbound_listen: Address
     admin_listen: Address
     app: Address | None = None
-    """LINKERD2_PROXY_INBOUND_APP_ADDR (ours): the workload's own port; None: inbound requests get 502."""
+    """LINKERD2_PROXY_INBOUND_APP_ADDR (ours): the workload's one port, where nothing is redirected. None: connections
+    are for the port that their client dialled (SO_ORIGINAL_DST), and those that dialled us get 502."""
+    inbound_ips: frozenset[str] = frozenset()
+    """LINKERD2_PROXY_INBOUND_IPS, comma-separated: the pod's addresses. What was meant for another is refused, so that
+    nobody makes a relay of us. Empty: not checked."""
+    inbound_ports: frozenset[int] = frozenset()
+    """LINKERD2_PROXY_INBOUND_PORTS: ports that the pod declares; their policy is known before the first connection."""
+    ingress_mode: bool = False
+    """LINKERD2_PROXY_INGRESS_MODE: requests go where their `l5d-dst-override` says, whatever address was dialled."""
     bind_ip: str | None = None
     """LINKERD2_PROXY_OUTBOUND_BIND_IP (ours): source address of outgoing connections, so that a pod that is not a
     network namespace still has an address of its own."""
@@ -174,6 +189,9 @@ def load_config(environment: Mapping[str, str] = os.environ) -> Config:
         outbound_listen=env.address("OUTBOUND_LISTEN_ADDR", "127.0.0.1:4140"),
         admin_listen=env.address("ADMIN_LISTEN_ADDR", "0.0.0.0:4191"),
         app=env.optional_address("INBOUND_APP_ADDR"),
+        inbound_ips=env.ips("INBOUND_IPS"),
+        inbound_ports=env.ports("INBOUND_PORTS", frozenset()),
+        ingress_mode=env.flag("INGRESS_MODE"),
         bind_ip=env.ip("OUTBOUND_BIND_IP"),
         identity=_identity(env),
         destination=env.service("DESTINATION"),
@@ -345,6 +363,18 @@ def parse_address(text: str, variable: str) -> Address:
     return Address(str(ip), number)
 
 
+def parse_service_address(text: str, variable: str) -> Address:
+    """`ip:port`, `[ip6]:port` or `name:port`.
+
+    Raises:
+        InvalidConfig: it is none of them; `variable` is named.
+    """
+    host, _, port = text.rpartition(":")
+    if _DNS_NAME.fullmatch(host) is None or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        return parse_address(text, variable)
+    return Address(host, int(port))
+
+
 class _Environment:
     """Typed reads; every complaint names the variable."""
 
@@ -369,6 +399,16 @@ class _Environment:
             return str(ipaddress.ip_address(text))
         except ValueError:
             raise InvalidConfig(f"{PREFIX}{name}: {text!r} is not an IP address") from None
+
+    def ips(self, name: str) -> frozenset[str]:
+        """Addresses between commas, each in its shortest form."""
+        found = set()
+        for part in filter(None, (part.strip() for part in self.text(name).split(","))):
+            try:
+                found.add(str(ipaddress.ip_address(part)))
+            except ValueError:
+                raise InvalidConfig(f"{PREFIX}{name}: {part!r} is not an IP address") from None
+        return frozenset(found)
 
     def seconds(self, name: str, default: float) -> float:
         text = self.text(name)
@@ -418,9 +458,10 @@ class _Environment:
         return text
 
     def service(self, name: str) -> ControlService | None:
-        address = self.optional_address(f"{name}_SVC_ADDR")
-        if address is None:
+        text = self.text(f"{name}_SVC_ADDR")
+        if not text:
             return None
+        address = parse_service_address(text, f"{PREFIX}{name}_SVC_ADDR")
         tls_name = self.text(f"{name}_SVC_NAME")
         if not tls_name:
             raise InvalidConfig(f"{PREFIX}{name}_SVC_NAME: missing; it is the TLS name of {name}_SVC_ADDR")

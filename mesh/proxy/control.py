@@ -24,6 +24,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import cast
 
@@ -33,6 +34,7 @@ from mesh.api.messages import Endpoints, EndpointsChange, NotFound, OutboundPoli
 from mesh.behavior.backoff import Backoff
 from mesh.proxy.config import ControlService
 from mesh.proxy.metrics import Registry
+from mesh.proxy.resolve import Resolver
 from mesh.proxy.telemetry import UPDATE_LATENCY_BUCKETS, ControlSeries
 from mesh.proxy.wire.http1 import ResponseReader
 from mesh.proxy.wire.http1_fields import MessageError
@@ -72,7 +74,8 @@ class ControlClient:
         self._context = context
         self._rng = rng
         self._local = (bind_ip, 0) if bind_ip is not None else None
-        self._addr = str(service.address)
+        self._addr = str(service)
+        self._resolver = Resolver(service.address.host, service.address.port, rng)
         self._connecting = asyncio.Semaphore(MAX_CONNECTING)
         self._absent: dict[_Exchange, None] = {}
         """Open watches of what does not exist, longest known first."""
@@ -177,14 +180,29 @@ class ControlClient:
             exchange.end()
 
     async def _connect(self, exchange: _Exchange) -> None:
-        context, address = self._context(), self.service.address
+        context = self._context()
         protocol: asyncio.Protocol = exchange
         if context is not None:
             protocol = exchange.shim = TlsShim(context, exchange, server_side=False, server_hostname=self.service.name)
         self._series.requests.value += 1
-        loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: protocol, address.host, address.port, local_addr=self._local)
+        await self._dial(protocol)
         await exchange.up
+
+    async def _dial(self, protocol: asyncio.Protocol) -> None:
+        """Tries the service's addresses one after the other, each for its share of the time there is."""
+        loop, port = asyncio.get_running_loop(), self.service.address.port
+        *others, last = await self._resolver.addresses()
+        share = CONNECT_TIMEOUT_SECONDS / (len(others) + 1)
+        for host in others:
+            with suppress(OSError):  # TimeoutError is one
+                async with asyncio.timeout(share):
+                    await loop.create_connection(lambda: protocol, host, port, local_addr=self._local)
+                    return
+        try:
+            await loop.create_connection(lambda: protocol, last, port, local_addr=self._local)
+        except (OSError, asyncio.CancelledError):  # cancelled by the timeout over all of it
+            self._resolver.failed()
+            raise
 
 
 class _Exchange(asyncio.Protocol):

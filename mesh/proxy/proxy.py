@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 from time import monotonic
 
+from mesh.api.messages import WatchMessage
 from mesh.proxy.admin import Admin
 from mesh.proxy.config import Address, Config, ControlService
 from mesh.proxy.control import ControlClient
@@ -109,6 +110,8 @@ class Proxy:
         self._inbound_doors: list[asyncio.Server] = []
         self._outbound_doors: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._watches: set[asyncio.Task[None]] = set()
+        """Of inbound policies; those of ports that nobody uses end."""
         self._telemetry = (outbound_telemetry, inbound_telemetry)
         self.registry.collect("tcp_open_connections", "gauge", "Connections now open.", self._open_connections)
 
@@ -124,10 +127,7 @@ class Proxy:
             if task.done():
                 ready.cancel()
                 task.result()
-        workload, app = self.config.workload, self.config.app
-        if self._policy is not None and workload is not None and app is not None:
-            path = f"/v1/inbound/{workload.namespace}/{workload.pod}/{app.port}"
-            self._tasks.append(self._loop.create_task(self._policy.watch(path, self.inbound.policy.apply)))
+        self.inbound.start(self._watch_inbound)
         await self._listen(self.config.outbound_listen, self.outbound.accept, self._outbound_doors)
         await self._listen(self.config.inbound_listen, self.inbound.accept, self._inbound_doors)
         for address, target in (self.config.forwards or {}).items():
@@ -187,17 +187,27 @@ class Proxy:
             server.close()
         await self.observation.stop()
         self.discovery.stop()
-        self.inbound.tcp.stop()
-        if self.inbound.pool is not None:
-            self.inbound.pool.shut_down()
+        self.inbound.stop()
         for service in (self.outbound, self.inbound):
             for connection in list(service.connections):
                 connection.abort()
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._watches]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # ---- inside
+
+    def _watch_inbound(self, port: int, apply: Callable[[WatchMessage], None]) -> asyncio.Task[None] | None:
+        """Begins to watch the policy of one of the workload's ports."""
+        workload = self.config.workload
+        if self._policy is None or workload is None:
+            return None
+        path = f"/v1/inbound/{workload.namespace}/{workload.pod}/{port}"
+        task = self._loop.create_task(self._policy.watch(path, apply))
+        self._watches.add(task)
+        task.add_done_callback(self._watches.discard)
+        return task
 
     def _control(
         self, service: ControlService | None, rng: Random, context: Callable[[], ssl.SSLContext | None]

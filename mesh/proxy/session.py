@@ -16,9 +16,14 @@ class Session:
         "peer_ip",
         "permit",
         "permit_generation",
+        "port",
         "target",
         "tls",
     )
+
+    @property
+    def local_ip(self) -> str:
+        return self.local.rpartition(":")[0].strip("[]")
 
     def __init__(
         self,
@@ -42,6 +47,8 @@ class Session:
         self.tls = tls
         self.informational = informational
         """Whether this client may see the proxy's own headers."""
+        self.port: Any = None
+        """Inbound: the `Port` of the app that this connection is for; None: for none that we serve."""
         self.permit: Any = None
         """What the inbound policy decided for this connection, for `permit_generation` of the policy."""
         self.permit_generation = -1

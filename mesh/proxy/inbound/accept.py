@@ -1,5 +1,6 @@
 """A new inbound connection, until it is known what it speaks.
 
+    port (original destination, or the app's) ─► its policy is known, or was waited for
     ClientHello with our name ─► handshake with a client certificate ─► ALPN h2, l5d-h1 or opaque transport
             │                                                      └─► none: first bytes
             └─ another name, or no identity of ours ─► opaque: the app's own TLS
@@ -15,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from mesh.proxy.interception import dialled
 from mesh.proxy.session import Session
 from mesh.proxy.tcp import tune
 from mesh.proxy.wire.detect import NeedMore, Protocol, detect_first, sni_of
@@ -37,6 +39,9 @@ class Detect(asyncio.Protocol):
         self._shim: TlsShim | None = None
         self._peeked = b""
         self._session = Session()
+        self._waits = False
+        """For the port's policy."""
+        self._paused = False
 
     # ---- asyncio.Protocol
 
@@ -44,9 +49,18 @@ class Detect(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
         config = self._service.config
         tune(transport, config.inbound_accept_keepalive, config.inbound_accept_user_timeout)
-        peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        self._session = Session(_text(peer), _text(local), informational=False)
-        self._deadline = self._service.loop.call_later(self._service.policy.detect_timeout, self._time_out)
+        peer, local = _text(transport.get_extra_info("peername")), _text(transport.get_extra_info("sockname"))
+        meant = dialled(transport) if config.app is None else None
+        session = self._session = Session(peer, str(meant) if meant is not None else local, informational=False)
+        port = session.port = self._service.ports.at(meant)
+        if port is None:
+            self._begin()
+            return
+        self._waits = True
+        port.when_known(self._begin)
+        if self._waits:
+            self._transport.pause_reading()
+            self._paused = True
 
     def data_received(self, data: bytes) -> None:
         service = self._service
@@ -63,6 +77,7 @@ class Detect(asyncio.Protocol):
         self._hand_over(self._speaks(data), data)
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
         self._done()
 
     # ---- Watcher of the shim
@@ -73,6 +88,7 @@ class Detect(asyncio.Protocol):
         service.telemetry.handshakes.value += 1
         local = self._session
         session = Session(local.peer, local.local, identity=shim.peer_name(), tls=True)
+        session.port = local.port
         alpn = shim.alpn
         if alpn == ALPN_HTTP2:
             return service.http2(session)
@@ -89,6 +105,16 @@ class Detect(asyncio.Protocol):
             self._service.telemetry.handshake_failed(failure_reason(error), self._session.peer)
 
     # ---- inside
+
+    def _begin(self) -> None:
+        """The connection is looked at from now on."""
+        self._waits = False
+        if self._transport is None or self._transport.is_closing():
+            return
+        service = self._service
+        self._deadline = service.loop.call_later(service.detect_timeout(self._session), self._time_out)
+        if self._paused:
+            self._transport.resume_reading()
 
     def _begin_tls(self, data: bytes) -> None:
         contexts, transport = self._service.credentials.contexts, self._transport
@@ -144,7 +170,7 @@ class Decrypted(asyncio.Protocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # a shim
         self._transport = transport
         self._deadline = self._service.loop.call_later(
-            self._service.policy.detect_timeout, self._become, self._service.opaque(self._session), b""
+            self._service.detect_timeout(self._session), self._become, self._service.opaque(self._session), b""
         )
 
     def data_received(self, data: bytes) -> None:
@@ -184,8 +210,8 @@ class Decrypted(asyncio.Protocol):
 
 def _protocol_for(service: InboundService, session: Session, data: bytes) -> asyncio.Protocol:
     """Whoever serves a connection that begins with `data`."""
-    told = service.protocol
-    if told == "opaque" or told == "tls" or (told == "detect" and service.opaque_by_default):
+    told = service.protocol(session)
+    if told == "opaque" or told == "tls":
         return service.opaque(session)
     if told == "http1":
         return service.http1(session)

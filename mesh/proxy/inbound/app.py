@@ -42,7 +42,7 @@ class AppPool:
     ) -> None:
         assert config.app is not None
         self._telemetry = telemetry
-        self._address = str(config.app)
+        self.address = str(config.app)
         self._series: dict[tuple[str | None, str], EndpointSeries] = {}
         queue = QueueSpec(capacity=QUEUE_CAPACITY, failfast_seconds=config.inbound_failfast)
         self._drivers = []
@@ -63,7 +63,7 @@ class AppPool:
             )
             backend: Backend[Request, Connection] = Backend(settings, driver, rng, monotonic())
             driver.attach(backend)
-            backend.update(monotonic(), [Endpoint(address=self._address, pod="", namespace="")])
+            backend.update(monotonic(), [Endpoint(address=self.address, pod="", namespace="")])
             self._drivers.append(driver)
         self._http1, self._http2 = self._drivers
 
@@ -72,7 +72,7 @@ class AppPool:
         key = (client_identity, tls)
         series = self._series.get(key)
         if series is None:
-            labels = {"direction": "inbound", "tls": tls, "target_addr": self._address}
+            labels = {"direction": "inbound", "tls": tls, "target_addr": self.address}
             labels["client_id"] = client_identity or ""
             series = self._series[key] = self._telemetry.endpoint(labels)
         return series

@@ -1,8 +1,10 @@
 """The inbound side: what happens to what arrives at the pod.
 
-accept ─► detect ─► TLS ─► HTTP/1 or HTTP/2 ─► Request ─► policy ─► app pool ─► app
-              │        └─► transport header ─► policy ─► relay ─► app's port
-              └─► neither TLS nor HTTP: opaque ─► policy ─► relay ─► app's port
+accept ─► port ─► detect ─► TLS ─► HTTP/1 or HTTP/2 ─► Request ─► policy ─► app pool ─► app
+                    │        └─► transport header ─► policy ─► relay ─► app's port
+                    └─► neither TLS nor HTTP: opaque ─► policy ─► relay ─► app's port
+
+Policy, pool and address are those of the port that the client dialled (`mesh.proxy.inbound.ports`).
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from mesh.proxy.config import Config
 from mesh.proxy.deadlines import Deadlines
 from mesh.proxy.driver import Credentials
 from mesh.proxy.inbound.accept import Detect
-from mesh.proxy.inbound.app import ROUTE, AppPool
+from mesh.proxy.inbound.app import ROUTE
 from mesh.proxy.inbound.policy import PortPolicy
+from mesh.proxy.inbound.ports import Port, Ports, Watch
 from mesh.proxy.inbound.tcp import TcpInbound
 from mesh.proxy.observe import Observer
 from mesh.proxy.recorder import Recorder
@@ -56,19 +59,10 @@ class InboundService:
         self.observers: tuple[Observer, ...] = ()
         self.recorder: Recorder | None = None
         self.connections: set[Connection] = set()
-        self.policy = PortPolicy(
-            config.default_policy,
-            telemetry.registry,
-            cluster_networks=config.cluster_networks,
-            identity_enabled=config.identity is not None,
-        )
-        app = config.app
-        self.opaque_by_default = app is not None and app.port in config.opaque_ports
         self.identity_name = config.identity.local_name if config.identity is not None else ""
-        self.pool = AppPool(config, loop, rng, telemetry) if config.app is not None else None
-        self.tcp = TcpInbound(loop, config, telemetry, self.policy, self)
+        self.ports = Ports(config, loop, rng, telemetry)
+        self.tcp = TcpInbound(loop, config, telemetry, self.ports, self)
         self._max_in_flight = config.max_in_flight
-        self._authority = str(config.app) if config.app is not None else ""
         self._plaintext_label = telemetry.tls_label(False)
         self._plaintext_tcp = telemetry.tcp("src", self._plaintext_label)
         self._tls_tcp = telemetry.tcp("src", "true")
@@ -79,10 +73,29 @@ class InboundService:
         """The protocol for a new connection (the listener's factory)."""
         return Detect(self)
 
+    def start(self, watch: Watch) -> None:
+        """Asks for the policies of the ports that are known, and from now on of those that come to be."""
+        self.ports.start(watch)
+
+    def stop(self) -> None:
+        self.tcp.stop()
+        self.ports.shut_down()
+
     @property
-    def protocol(self) -> str:
-        """What the port speaks, where that is known."""
-        return self.policy.protocol
+    def policy(self) -> PortPolicy:
+        """Of the one app, where nothing is redirected."""
+        assert self.ports.app is not None
+        return self.ports.app.policy
+
+    def protocol(self, session: Session) -> str:
+        """What the connection's port speaks, where that is known."""
+        port: Port | None = session.port
+        return port.protocol if port is not None else "detect"
+
+    def detect_timeout(self, session: Session) -> float:
+        """Seconds that detection may take."""
+        port: Port | None = session.port
+        return port.policy.detect_timeout if port is not None else self.config.detect_timeout
 
     def http1(self, session: Session) -> http1.ServerConnection:
         return http1.ServerConnection(self, session, self._tls_tcp if session.tls else self._plaintext_tcp, STRIP)
@@ -112,27 +125,37 @@ class InboundService:
 
     def connection_opened(self, connection: Connection) -> None:
         self.connections.add(connection)
+        if connection.session.port is not None:
+            connection.session.port.used()
 
     def connection_closed(self, connection: Connection) -> None:
-        self.connections.discard(connection)
+        if connection not in self.connections:
+            return  # it was closed for us when somebody else took it over
+        self.connections.remove(connection)
+        if connection.session.port is not None:
+            connection.session.port.unused()
 
     # ---- Owner of request.py
 
     def begin(self, request: Request) -> None:
         self.in_flight += 1
         session = request.session
-        pool = self.pool
+        port: Port | None = session.port
         if self.in_flight > self._max_in_flight:
             request.fail(Cause.LOADSHED)
             return
-        if pool is None:
+        if port is None:
             request.fail(Refused.NO_APP)
             return
-        refusal = self.policy.check(session, request.head, monotonic())
+        if self.tcp.is_own(port.address):
+            request.fail(Refused.LOOP)
+            return
+        refusal = port.policy.check(session, request.head, monotonic())
         if refusal is not None:
             request.fail(refusal)
             return
-        request.authority = self._authority
+        pool = port.pool
+        request.authority = pool.address
         identity = session.peer_identity
         if identity is not None:
             request.extra.append((b"l5d-client-id", identity.encode()))

@@ -12,26 +12,20 @@ as it would without us.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Protocol, cast
 
 from mesh.behavior.outcome import Cause
 from mesh.proxy.config import Address, Config
 from mesh.proxy.dial import Dialler, Peer, ServerEnd
+from mesh.proxy.inbound.ports import Port, Ports
 from mesh.proxy.session import Session
 from mesh.proxy.tcp import End, Relays, Transport, join, reset, terminate
 from mesh.proxy.telemetry import DirectionTelemetry, TcpSeries
 from mesh.proxy.wire.errors import Refused
 from mesh.proxy.wire.tls import TlsShim
-from mesh.proxy.wire.transport_header import InvalidHeader, SessionProtocol, decode_header
-
-
-class Policy(Protocol):
-    """`mesh.proxy.inbound.policy.PortPolicy`, as far as connections go."""
-
-    def check(self, session: Session, head: None, now: float) -> Refused | None: ...
-    def on_change(self, callback: Callable[[], None]) -> None: ...
+from mesh.proxy.wire.transport_header import InvalidHeader, SessionProtocol, TransportHeader, decode_header
 
 
 class HttpService(Protocol):
@@ -49,12 +43,12 @@ class TcpInbound:
         loop: asyncio.AbstractEventLoop,
         config: Config,
         telemetry: DirectionTelemetry,
-        policy: Policy,
+        ports: Ports,
         http: HttpService,
     ) -> None:
         self.loop = loop
         self.telemetry = telemetry
-        self.policy = policy
+        self.ports = ports
         self.http = http
         self.header_timeout = config.detect_timeout
         self.relays = Relays(loop)
@@ -65,9 +59,10 @@ class TcpInbound:
             keepalive=config.inbound_connect_keepalive,
             user_timeout=config.inbound_connect_user_timeout,
         )
-        self._app = config.app
         self._own = (config.inbound_listen, config.outbound_listen)
-        policy.on_change(self._recheck)
+        ports.on_new = self._heed
+        if ports.app is not None:
+            self._heed(ports.app)
 
     def opaque(self, session: Session) -> asyncio.Protocol:
         """The protocol for a connection whose bytes go to the app as they are."""
@@ -80,16 +75,6 @@ class TcpInbound:
     def series(self, session: Session) -> TcpSeries:
         return self.telemetry.tcp("src", "true" if session.tls else self.telemetry.tls_label(False))
 
-    def app_at(self, port: int | None) -> Address | None:
-        """Where the pod serves `port` (None: the one app that we know); None where that is not for us to reach.
-
-        Policy is known for the app's own port only, so a peer cannot reach another one through us.
-        """
-        app = self._app
-        if app is None or (port is not None and port != app.port):
-            return None
-        return app
-
     def is_own(self, address: Address) -> bool:
         """Whether the app's address is one of our listeners, where its bytes would go round for ever."""
         return any(own.port == address.port and own.host in (address.host, "0.0.0.0", "::") for own in self._own)
@@ -98,41 +83,49 @@ class TcpInbound:
         self.relays.stop()
         self.dialler.shut_down()
 
-    def _recheck(self) -> None:
+    def _heed(self, port: Port) -> None:
+        port.policy.on_change(partial(self._recheck, port))
+
+    def _recheck(self, port: Port) -> None:
         now = monotonic()
         for end in list(self.relays.open):
             assert isinstance(end, InboundForward)
-            if not end.closed and self.policy.check(end.session, None, now) is not None:
+            if end.session.port is port and not end.closed and port.policy.check(end.session, None, now) is not None:
                 terminate(end)
 
 
 class InboundForward(End):
     """The peer's end of an opaque connection."""
 
-    __slots__ = ("_inbound", "_port", "session")
+    __slots__ = ("_inbound", "_used", "session")
 
-    def __init__(self, inbound: TcpInbound, session: Session, port: int | None = None) -> None:
+    def __init__(self, inbound: TcpInbound, session: Session) -> None:
         super().__init__(inbound.series(session))
         self._inbound = inbound
-        self._port = port
+        self._used = False
         self.session = session
 
     def connection_made(self, transport: asyncio.BaseTransport | TlsShim) -> None:
         super().connection_made(transport)
         inbound = self._inbound
-        address = inbound.app_at(self._port)
-        if inbound.policy.check(self.session, None, monotonic()) is not None:
-            self._refuse(Refused.FORBIDDEN)
-        elif address is None:
+        port: Port | None = self.session.port
+        if port is None:
             self._refuse(Refused.NO_APP)
-        elif inbound.is_own(address):
+        elif port.policy.check(self.session, None, monotonic()) is not None:
+            self._refuse(Refused.FORBIDDEN)
+        elif inbound.is_own(port.address):
             self._refuse(Refused.LOOP)
         else:
             inbound.relays.add(self)
-            inbound.dialler.dial(Peer(address), self)
+            self._used = True
+            port.used()
+            inbound.dialler.dial(Peer(port.address), self)
 
     def over(self) -> None:
         self._inbound.relays.discard(self)
+        if self._used:
+            self._used = False
+            self.session.port.unused()
 
     # ---- Caller of the dialler
 
@@ -153,13 +146,16 @@ class InboundForward(End):
 class Transported(asyncio.Protocol):
     """Reads the transport header and makes way for the protocol that it calls for."""
 
-    __slots__ = ("_data", "_deadline", "_inbound", "_session", "_transport")
+    __slots__ = ("_data", "_deadline", "_header", "_inbound", "_paused", "_session", "_transport")
 
     def __init__(self, inbound: TcpInbound, session: Session) -> None:
         self._inbound = inbound
         self._session = session
         self._data = b""
         self._deadline: asyncio.TimerHandle | None = None
+        self._header: TransportHeader | None = None
+        """Read, and waiting for its port's policy to be known."""
+        self._paused = False
         self._transport: Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport | TlsShim) -> None:
@@ -168,6 +164,8 @@ class Transported(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._data += data
+        if self._header is not None:
+            return
         try:
             found = decode_header(self._data)
         except InvalidHeader:
@@ -180,19 +178,36 @@ class Transported(asyncio.Protocol):
             # A name is for a gateway to other clusters, which this proxy is not.
             self._refuse(Refused.GATEWAY_DOMAIN_INVALID.value)
             return
-        inbound, session = self._inbound, self._session
-        if header.protocol is None:
-            following: asyncio.Protocol = InboundForward(inbound, session, header.port)
-        elif inbound.app_at(header.port) is None:
+        self._data = self._data[size:]
+        session = self._session
+        port = session.port = self._inbound.ports.named(header.port, session.local_ip)
+        if port is None:
             self._refuse(Refused.NO_APP.value)
             return
+        self._header = header
+        port.when_known(self._follow)
+        if self._header is not None and self._deadline is not None:
+            assert self._transport is not None
+            self._paused = True
+            self._transport.pause_reading()  # until the port's policy is known
+
+    def _follow(self) -> None:
+        header, self._header = self._header, None
+        if header is None or self._deadline is None:
+            return  # the peer left meanwhile, or was too slow
+        inbound, session = self._inbound, self._session
+        following: asyncio.Protocol
+        if header.protocol is None:
+            following = InboundForward(inbound, session)
         elif header.protocol is SessionProtocol.HTTP1:
             following = inbound.http.http1(session)
         else:
             following = inbound.http.http2(session)
         self._settle()
-        rest, self._data = self._data[size:], b""
         transport = cast("asyncio.Transport", self._transport)
+        if self._paused and not transport.is_closing():
+            transport.resume_reading()
+        rest, self._data = self._data, b""
         transport.set_protocol(following)
         following.connection_made(transport)
         if rest:

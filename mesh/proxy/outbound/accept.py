@@ -18,51 +18,18 @@ whatever the size of its first read.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
-import struct
 from typing import Protocol, cast
 
 from mesh.behavior.outcome import Cause
 from mesh.proxy.config import Address, Config
+from mesh.proxy.interception import dialled
 from mesh.proxy.outbound.tcp import Directory, TcpEntry
 from mesh.proxy.session import Session
 from mesh.proxy.tcp import reset, tune
 from mesh.proxy.telemetry import OutboundTelemetry
 from mesh.proxy.wire import detect
 
-SO_ORIGINAL_DST = 80
-"""linux/netfilter_ipv4.h; `IP6T_SO_ORIGINAL_DST` is the same number at level IPPROTO_IPV6."""
 TLS_PORT = 443
-
-
-def original_destination(sock: socket.socket) -> Address | None:
-    """What the app dialled before the connection was redirected to us; None where it dialled us."""
-    if not hasattr(sock, "getsockopt") or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return None
-    try:
-        if sock.family == socket.AF_INET:
-            found = parse_original_destination(sock.getsockopt(socket.SOL_IP, SO_ORIGINAL_DST, 16))
-        else:
-            found = parse_original_destination(sock.getsockopt(socket.IPPROTO_IPV6, SO_ORIGINAL_DST, 28))
-    except (OSError, AttributeError):
-        return None  # not redirected (ENOENT), or a system that cannot redirect
-    own = sock.getsockname()
-    return None if found is None or (found.host, found.port) == (own[0], own[1]) else found
-
-
-def parse_original_destination(raw: bytes) -> Address | None:
-    """A `sockaddr_in` or `sockaddr_in6`; None where it is neither."""
-    if len(raw) < 8:
-        return None
-    (family,) = struct.unpack_from("=H", raw)
-    (port,) = struct.unpack_from("!H", raw, 2)
-    if family == socket.AF_INET:
-        return Address(str(ipaddress.IPv4Address(raw[4:8])), port)
-    if family == socket.AF_INET6 and len(raw) >= 24:
-        ip = ipaddress.IPv6Address(raw[8:24])
-        return Address(str(ip.ipv4_mapped or ip), port)
-    return None
 
 
 class OutboundService(Protocol):
@@ -116,9 +83,8 @@ class OutboundAccept(asyncio.Protocol):
         config = service.config
         tune(transport, config.outbound_accept_keepalive, config.outbound_accept_user_timeout)
         if self._target is None:
-            sock = transport.get_extra_info("socket")
-            dialled = original_destination(sock) if sock is not None else None
-            self._target = str(dialled) if dialled is not None else None
+            meant = dialled(transport)
+            self._target = str(meant) if meant is not None else None
         peer = _text(transport.get_extra_info("peername"))
         local = self._target or _text(transport.get_extra_info("sockname"))
         self._session = Session(peer, local, target=self._target)

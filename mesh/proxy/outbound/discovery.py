@@ -17,6 +17,7 @@ from time import monotonic
 
 from mesh.api.messages import Endpoint, Endpoints, OutboundPolicy, Profile
 from mesh.behavior.cache import DiscoveryCache
+from mesh.behavior.destination import is_address
 from mesh.behavior.outcome import Cause
 from mesh.proxy.config import Config
 from mesh.proxy.control import ControlClient
@@ -88,7 +89,7 @@ class Discovery:
             return
         entry.release()
         target = request.session.target
-        if target is None or request.authority == target:
+        if target is None or not is_address(target):
             request.fail(Cause.UNKNOWN_DESTINATION)
         else:
             # Redirected to us on its way to an address that is nobody's service: egress.

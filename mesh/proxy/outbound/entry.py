@@ -17,7 +17,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from mesh.api.messages import WatchMessage
+from mesh.api.messages import Profile, WatchMessage
 from mesh.behavior.backend import BackendSettings, EndpointState, Multiplex
 from mesh.behavior.cache import DISCOVERY_TIMEOUT_SECONDS
 from mesh.behavior.destination import Destination
@@ -207,6 +207,8 @@ class Entry:
     def apply(self, message: WatchMessage) -> None:
         """Takes in a message of one of the watches."""
         destination = self.destination
+        if isinstance(message, Profile) and message.authority not in (self.authority, ""):
+            self._call(message.authority)
         before = len(destination.backend.endpoints) if destination.backend is not None else 0
         destination.apply(monotonic(), message)
         self._attach()
@@ -223,6 +225,12 @@ class Entry:
             for one in waiting.values():
                 one.timer.cancel()
                 one.go_on()
+
+    def _call(self, authority: str) -> None:
+        """An address turned out to be a service's: its metrics are the service's from now on."""
+        self.authority = authority
+        self.service, self.namespace, self.port = service_of(authority)
+        self._labels = parent_labels(self.service or authority, self.namespace, self.port)
 
     def forgive(self) -> None:
         """Our certificate is new: endpoints that refused the old one get another try at once."""

@@ -28,6 +28,7 @@ from mesh.proxy.wire.message import RequestHead
 
 STRIP: frozenset[bytes] = frozenset({b"l5d-client-id", b"l5d-proxy-error", b"l5d-proxy-connection", b"l5d-orig-proto"})
 """Headers by which proxies speak to each other; an app cannot say them."""
+DST_OVERRIDE = b"l5d-dst-override"
 TUNNEL = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 
 
@@ -99,13 +100,14 @@ class OutboundService:
         if self.in_flight > self._max_in_flight:
             request.fail(Cause.LOADSHED)
             return
-        raw = request.head.authority
-        authority = self._authorities.get(raw)
-        if authority is None:
-            authority = self._normalise(raw)
-            if not authority:
-                request.fail(Refused.HOST_MISSING)
-                return
+        # Where the connection was redirected to us, what its client dialled says where it goes: a Host may be a short
+        # name, or anything, and linkerd2-proxy does not believe it either.
+        authority = request.session.target or self._named(request)
+        if self.config.ingress_mode:
+            authority = self._overridden(request) or authority
+        if not authority:
+            request.fail(Refused.HOST_MISSING)
+            return
         request.authority = authority
         if request.head.method == "CONNECT" and request.session.target is None:
             self._tunnel(request, authority)
@@ -142,6 +144,20 @@ class OutboundService:
             )
         else:
             request.fail(Refused.UNSUPPORTED)
+
+    def _named(self, request: Request) -> str:
+        """What the request says of where it goes; empty: nothing."""
+        raw = request.head.authority
+        return self._authorities.get(raw) or self._normalise(raw)
+
+    def _overridden(self, request: Request) -> str:
+        """The header by which an ingress says where; it is not passed on."""
+        head = request.head
+        raw = head.get(DST_OVERRIDE)
+        if raw is None:
+            return ""
+        head.headers = [entry for entry in head.headers if entry[0] != DST_OVERRIDE]
+        return self._authorities.get(raw) or self._normalise(raw)
 
     def _normalise(self, raw: bytes) -> str:
         """`host:port` in lower case, port 80 where none is given; remembered, because few occur and often."""

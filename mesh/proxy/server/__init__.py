@@ -35,6 +35,8 @@ class Transport(Protocol):
 class Connection(Protocol):
     """An accepted connection, as its service keeps it in mind."""
 
+    session: Session
+
     def drain(self) -> None:
         """The proxy is shutting down: goes now if idle, else after what is under way."""
 

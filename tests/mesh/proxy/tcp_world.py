@@ -23,6 +23,7 @@ from mesh.control import pki
 from mesh.proxy.config import Address, Config
 from mesh.proxy.csr import make_key_and_csr
 from mesh.proxy.inbound.policy import PortPolicy
+from mesh.proxy.inbound.ports import Ports
 from mesh.proxy.inbound.tcp import TcpInbound
 from mesh.proxy.metrics import Registry
 from mesh.proxy.outbound.accept import OutboundAccept
@@ -154,11 +155,16 @@ class Inbound:
         self.loop = loop
         self.registry = Registry()
         self.telemetry = DirectionTelemetry(self.registry, "inbound", True)
-        self.policy = PortPolicy(policy, self.registry)
         self.http: list[tuple[str, bytes]] = []
-        self.config = Config(NOWHERE, NOWHERE, NOWHERE, app=app, detect_timeout=5.0)
-        self.side = TcpInbound(loop, self.config, self.telemetry, self.policy, self)
+        self.config = Config(NOWHERE, NOWHERE, NOWHERE, app=app, detect_timeout=5.0, default_policy=policy)
+        self.ports = Ports(self.config, loop, Random(1), self.telemetry)
+        self.side = TcpInbound(loop, self.config, self.telemetry, self.ports, self)
         self.contexts: Contexts | None = None
+
+    @property
+    def policy(self) -> PortPolicy:
+        assert self.ports.app is not None
+        return self.ports.app.policy
 
     def http1(self, session: Session) -> asyncio.Protocol:
         return Http("http1", self.http)
@@ -167,7 +173,9 @@ class Inbound:
         return Http("http2", self.http)
 
     def plain(self) -> asyncio.Protocol:
-        return self.side.opaque(Session("127.0.0.1:1", str(self.config.app)))
+        session = Session("127.0.0.1:1", str(self.config.app))
+        session.port = self.ports.at(None)
+        return self.side.opaque(session)
 
     def meshed(self) -> asyncio.Protocol:
         assert self.contexts is not None

@@ -17,7 +17,7 @@ from mesh.api.messages import Endpoint
 from mesh.behavior.authz import default_inbound_policy
 from mesh.behavior.outcome import Cause
 from mesh.proxy.config import DEFAULT_OPAQUE_PORTS, Address, InvalidConfig, load_config
-from mesh.proxy.outbound.accept import parse_original_destination
+from mesh.proxy.interception import parse_original_destination
 from mesh.proxy.session import Session
 from mesh.proxy.tcp import tune
 from mesh.proxy.wire.transport_header import SessionProtocol, TransportHeader, encode_header
