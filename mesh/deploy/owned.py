@@ -1,7 +1,12 @@
 """What is ours in a cluster: for `uninstall` (everything) and `prune` (what the current version no longer has).
 
-By label, not by a list of names: an older version's objects are found too. Webhook configurations come first, so that
-nothing waits for an injector that is already gone; CRDs come last, and take every resource of their kinds with them.
+By label, not by a list of names: an older version's objects are found too. The order matters:
+
+    webhook configurations      nothing waits for an injector that is already gone
+    the trust anchors           identity copies nothing once it saw the original go
+    namespaces, roles           and all that is in the namespaces
+    copies of the anchors
+    CRDs                        and every resource of their kinds
 
 Injected pods carry the same label and are never touched, nor is what a user made in his own namespaces; all that is
 ours there are the copies of the trust anchors.
@@ -30,9 +35,10 @@ def owned_objects(client: Client) -> list[dict[str, Any]]:
     before = (paths.MUTATING, paths.VALIDATING)
     after = (paths.CLUSTER_ROLE_BINDING, paths.CLUSTER_ROLE)
     found = [reference(item) for kind in before for item in paths.list_labelled(client, kind, _SELECTOR)]
+    found += [reference(item) for item in _trust_roots(client) if not _is_copy(item)]
     found += [reference(item) for item in _namespaces(client)]
     found += [reference(item) for kind in after for item in paths.list_labelled(client, kind, _SELECTOR)]
-    found += [reference(item) for item in _trust_root_copies(client)]
+    found += [reference(item) for item in _trust_roots(client) if _is_copy(item)]
     found += [reference(item) for item in paths.list_labelled(client, paths.CRD, _SELECTOR)]
     return found
 
@@ -65,13 +71,14 @@ def _namespaces(client: Client) -> list[dict[str, Any]]:
     return [item for item in found if item["metadata"]["name"] in (NAMESPACE, VIZ_NAMESPACE)]
 
 
-def _trust_root_copies(client: Client) -> list[dict[str, Any]]:
-    return [item for item in paths.list_labelled(client, paths.CONFIG_MAP, _SELECTOR) if _is_copy(item)]
+def _trust_roots(client: Client) -> list[dict[str, Any]]:
+    found = paths.list_labelled(client, paths.CONFIG_MAP, _SELECTOR)
+    return [item for item in found if item["metadata"]["name"] == TRUST_ROOTS]
 
 
 def _is_copy(item: Mapping[str, Any]) -> bool:
     metadata = item["metadata"]
-    return bool(metadata["name"] == TRUST_ROOTS and metadata.get("namespace") not in (NAMESPACE, VIZ_NAMESPACE, None))
+    return bool(metadata["name"] == TRUST_ROOTS and metadata.get("namespace") not in (NAMESPACE, None))
 
 
 def _key(item: Mapping[str, Any]) -> tuple[str, str, str]:
