@@ -64,7 +64,7 @@ class Exchange:
         self.resume_at = 0.0
 
     def begin(self, now: float) -> Step:
-        """Starts the first try, or the next after a wait."""
+        """Starts a try."""
         self.attempts += 1
         route = self.route
         limit = route.response_timeout
@@ -74,7 +74,9 @@ class Exchange:
         self.try_deadline = now + limit if limit is not None else None
         return Step.TRY
 
-    resume = begin
+    def resume(self, now: float) -> Step:
+        """Starts the next try, its wait being over."""
+        return self.begin(now)
 
     def responded(self, now: float, status: int, grpc_status: int | None = None) -> Step:
         """The current try got response headers with `status`. `grpc_status`: from the headers, or from the trailers

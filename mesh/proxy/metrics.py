@@ -70,8 +70,8 @@ class Counter:
 
     def __init__(self, name: str, labels: str) -> None:
         self.line = f"{name}{{{labels}}} " if labels else f"{name} "
-        self.value: float = 0
-        self.seen: float = 0
+        self.value = 0.0
+        self.seen = 0.0
         """The value at the last sweep."""
         self.changed_at: float | None = None
 
@@ -91,7 +91,7 @@ class Histogram:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
-        self.seen: float = 0
+        self.seen = 0.0
         self.changed_at: float | None = None
         prefix = f"{name}_bucket{{{labels}," if labels else f"{name}_bucket{{"
         edges = [f"{b:g}" if b < 1e6 else repr(b) for b in bounds]

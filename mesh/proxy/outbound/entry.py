@@ -17,7 +17,9 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from mesh.api.messages import Profile, WatchMessage
+from msgspec.structs import replace as replace_fields
+
+from mesh.api.messages import Endpoint, Endpoints, EndpointsChange, Profile, WatchMessage
 from mesh.behavior.backend import BackendSettings, EndpointState, Multiplex
 from mesh.behavior.cache import DISCOVERY_TIMEOUT_SECONDS
 from mesh.behavior.destination import Destination
@@ -207,7 +209,9 @@ class Entry:
     def apply(self, message: WatchMessage) -> None:
         """Takes in a message of one of the watches."""
         destination = self.destination
-        if isinstance(message, Profile) and message.authority not in (self.authority, ""):
+        if isinstance(message, Endpoints | EndpointsChange):
+            message = self._without_self(message)
+        elif isinstance(message, Profile) and message.authority not in (self.authority, ""):
             self._call(message.authority)
         before = len(destination.backend.endpoints) if destination.backend is not None else 0
         destination.apply(monotonic(), message)
@@ -225,6 +229,16 @@ class Entry:
             for one in waiting.values():
                 one.timer.cancel()
                 one.go_on()
+
+    def _without_self(self, message: Endpoints | EndpointsChange) -> WatchMessage:
+        """Our own pod is reached in plaintext: what we send there stays in the pod and meets no proxy."""
+        own = self._discovery.config.inbound_ips
+        name = "endpoints" if isinstance(message, Endpoints) else "add"
+        endpoints: tuple[Endpoint, ...] = getattr(message, name)
+        if not any(_ip_of(endpoint) in own for endpoint in endpoints):
+            return message
+        told = tuple(replace_fields(e, identity=None) if _ip_of(e) in own else e for e in endpoints)
+        return replace_fields(message, **{name: told})
 
     def _call(self, authority: str) -> None:
         """An address turned out to be a service's: its metrics are the service's from now on."""
@@ -285,7 +299,7 @@ class Entry:
         self._router = router
         self._routes.clear()
         wanted = self.destination.backend_authorities
-        for authority in wanted - self._backends.keys():
+        for authority in wanted.difference(self._backends):
             self._backends[authority] = self._discovery.hold(authority)
         for authority in self._backends.keys() - wanted:
             self._backends.pop(authority).release()
@@ -377,6 +391,10 @@ class _RouteUse:
         labels = backend_labels(entry.service or entry.authority, entry.namespace, entry.port)
         series = self.backends[entry] = self.series.backend(labels)
         return series
+
+
+def _ip_of(endpoint: Endpoint) -> str:
+    return endpoint.address.rpartition(":")[0].strip("[]")
 
 
 def _bare(status: int) -> ResponseHead:

@@ -200,10 +200,8 @@ class TlsShim(asyncio.Protocol):
         if self._closing or self._peer_ended:
             return
         self._incoming.write(data)
-        if self._upper is None:
-            self._shake()
-            if self._upper is None or not self._incoming.pending:
-                return
+        if self._upper is None and not (self._shake() and self._incoming.pending):
+            return
         self._read()
 
     def eof_received(self) -> bool:
@@ -230,21 +228,23 @@ class TlsShim(asyncio.Protocol):
 
     # ---- inside
 
-    def _shake(self) -> None:
+    def _shake(self) -> bool:
+        """Goes on with the handshake; whether it is done."""
         try:
             self._object.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
-            return
+            return False
         except ssl.SSLError as error:
             self._flush()  # the alert that tells the peer why
             self._closing = True
             self._watcher.handshake_failed(self, error)
             self.transport.close()
-            return
+            return False
         self._flush()
         self._upper = self._watcher.handshake_done(self)
         self._upper.connection_made(self)
+        return True
 
     def _read(self) -> None:
         read = self._object.read
