@@ -27,7 +27,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     """One pod behind a service."""
 
     address: str
-    """`ip:port` that a client proxy dials: the inbound proxy where the pod is meshed, else the app."""
+    """`ip:port` that a client proxy dials: the app's, or its inbound proxy's own where nothing redirects to it."""
     pod: str
     namespace: str
     identity: str | None = None

@@ -2,8 +2,9 @@
 
     cart.shop.svc.cluster.local:8080 ─► Service shop/cart ─► its slices ─► ready addresses ─► each one's Pod
 
-A meshed pod (annotation `linkerd.io/proxy-version`) is dialled at its inbound proxy with its identity as TLS name;
-any other at the slice's address and port, in plaintext. An address whose slice names a Pod that the registry does not
+A meshed pod (annotation `linkerd.io/proxy-version`) is dialled with its identity as TLS name; any other in plaintext.
+Either way at the slice's address and port: a meshed pod's iptables lead what arrives there to its proxy, which learns
+from them which port was meant. An address whose slice names a Pod that the registry does not
 (yet) have is left out: taken as not meshed it would get plaintext that its proxy must never see.
 
 A proxy also asks for addresses that its app dials. A service's cluster ip is the service; the ip of a meshed pod is
@@ -27,7 +28,6 @@ PROXY_VERSION = "linkerd.io/proxy-version"
 INBOUND_ADDRESS = "gameday.dev/inbound-address"
 """`ip:port` of a pod's inbound proxy, for worlds where pods share an ip."""
 SKIP_INBOUND_PORTS = "config.linkerd.io/skip-inbound-ports"
-INBOUND_PORT = 4143
 
 _AUTHORITY = re.compile(r"([a-z0-9-]+)\.([a-z0-9-]+)\.svc\.([a-z0-9.-]+):(\d{1,5})")
 
@@ -191,7 +191,7 @@ def _intercepts(index: Index, pod: Pod, port: int) -> bool:
 
 def _external(workload: ExternalWorkload, ip: str, port: int) -> Endpoint:
     return Endpoint(
-        address=_join(ip, INBOUND_PORT),
+        address=_join(ip, port),
         pod=workload.metadata.name,
         namespace=workload.metadata.namespace,
         identity=workload.spec.mesh_tls.identity,
@@ -208,7 +208,7 @@ def _meshed(index: Index, pod: Pod, ip: str, port: int, trust_domain: str, known
     if endpoint is None:
         policy = inbound_policy_message(pod, inputs[1], 0, 0.0, port=port, resources=inputs[2])
         endpoint = Endpoint(
-            address=pod.metadata.annotations.get(INBOUND_ADDRESS, _join(ip, INBOUND_PORT)),
+            address=pod.metadata.annotations.get(INBOUND_ADDRESS, _join(ip, port)),
             pod=pod.metadata.name,
             namespace=namespace,
             identity=pod_identity(pod, trust_domain),

@@ -34,7 +34,7 @@ def test_the_mirror_says_what_a_watch_says_first(tmp_path: Path) -> None:
     assert answer.body == b"".join(registry.watch(f"/v1/destinations/{AUTHORITY}")._lines)
     endpoints, profile = (decode_line(line) for line in answer.body.splitlines())
     assert isinstance(endpoints, Endpoints)
-    assert [endpoint.address for endpoint in endpoints.endpoints] == ["10.0.0.5:4143"]
+    assert [endpoint.address for endpoint in endpoints.endpoints] == ["10.0.0.5:8080"]
     assert isinstance(profile, Profile)
 
 

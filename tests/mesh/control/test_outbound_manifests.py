@@ -235,7 +235,7 @@ def test_the_ip_of_a_meshed_pod_is_that_pod_and_says_whether_its_port_is_opaque(
         assert isinstance(endpoints, Endpoints)
         (endpoint,) = endpoints.endpoints
         assert (endpoint.address, endpoint.pod, endpoint.port, endpoint.opaque) == (
-            "10.1.0.1:4143",
+            f"10.1.0.1:{port}",
             "cart-0",
             port,
             opaque,
@@ -245,7 +245,7 @@ def test_the_ip_of_a_meshed_pod_is_that_pod_and_says_whether_its_port_is_opaque(
 
 def test_endpoints_of_a_service_carry_the_pods_port(registry: Registry) -> None:
     endpoints, _ = watch(registry, f"/v1/destinations/{AUTHORITY}").take()
-    assert [(e.address, e.port, e.opaque) for e in endpoints.endpoints] == [("10.1.0.1:4143", 8080, False)]
+    assert [(e.address, e.port, e.opaque) for e in endpoints.endpoints] == [("10.1.0.1:8080", 8080, False)]
 
 
 def test_an_address_outside_is_not_found_and_an_egress_network_says_what_becomes_of_it(registry: Registry) -> None:

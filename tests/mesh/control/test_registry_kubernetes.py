@@ -103,7 +103,7 @@ def cart(api: FakeApi, *members: Any) -> None:
 def test_a_rollout_is_told_in_step_and_a_cluster_ip_is_its_service() -> None:
     async def story(world: World) -> None:
         by_name, by_ip = world.watch(CART), world.watch("/v1/destinations/10.96.0.10:80")
-        assert world.endpoints(by_name) == world.endpoints(by_ip) == {"10.244.0.5:4143", "10.244.0.6:4143"}
+        assert world.endpoints(by_name) == world.endpoints(by_ip) == {"10.244.0.5:8080", "10.244.0.6:8080"}
         world.api.put(kinds.POD, pod("cart-2", "10.244.0.7"))
         gone = member("cart-0", "10.244.0.5", ready=False, terminating=True)
         world.api.put(kinds.ENDPOINT_SLICE, endpoint_slice(gone, member("cart-2", "10.244.0.7")))
@@ -111,7 +111,7 @@ def test_a_rollout_is_told_in_step_and_a_cluster_ip_is_its_service() -> None:
         assert isinstance(change, EndpointsChange)
         assert [endpoint.pod for endpoint in change.add] == ["cart-2"]
         assert change.add[0].identity == "cart.shop.serviceaccount.identity.linkerd.cluster.local"
-        assert set(change.remove) == {"10.244.0.5:4143", "10.244.0.6:4143"}
+        assert set(change.remove) == {"10.244.0.5:8080", "10.244.0.6:8080"}
 
     play(story, cart)
 
@@ -119,11 +119,11 @@ def test_a_rollout_is_told_in_step_and_a_cluster_ip_is_its_service() -> None:
 @pytest.mark.parametrize(
     ("conditions", "expected"),
     [
-        ([{"ready": True}, {"ready": False, "serving": False}], {"10.244.0.5:4143"}),
-        ([{"ready": True}, {"ready": False, "serving": True, "terminating": True}], {"10.244.0.5:4143"}),
-        ([{"ready": False, "terminating": True}, {"ready": False, "serving": False}], {"10.244.0.5:4143"}),
+        ([{"ready": True}, {"ready": False, "serving": False}], {"10.244.0.5:8080"}),
+        ([{"ready": True}, {"ready": False, "serving": True, "terminating": True}], {"10.244.0.5:8080"}),
+        ([{"ready": False, "terminating": True}, {"ready": False, "serving": False}], {"10.244.0.5:8080"}),
         ([{"ready": False, "serving": False, "terminating": True}, {"ready": False, "serving": False}], set()),
-        ([{"ready": None, "serving": None}, {"ready": False, "serving": False}], {"10.244.0.5:4143"}),
+        ([{"ready": None, "serving": None}, {"ready": False, "serving": False}], {"10.244.0.5:8080"}),
     ],
 )
 def test_terminating_endpoints_serve_only_while_they_are_all_there_is(
@@ -148,7 +148,7 @@ def test_a_pod_is_meshed_by_label_and_annotation_and_not_on_skipped_ports() -> N
 
     async def story(world: World) -> None:
         assert world.endpoints(world.watch(CART)) == {"10.244.0.5:8080", "10.244.0.6:8080"}
-        assert world.endpoints(world.watch("/v1/destinations/10.244.0.6:9000")) == {"10.244.0.6:4143"}
+        assert world.endpoints(world.watch("/v1/destinations/10.244.0.6:9000")) == {"10.244.0.6:9000"}
         for path in ("10.244.0.6:8080", "10.244.0.5:9000"):
             assert isinstance(world.watch(f"/v1/destinations/{path}").take()[0], NotFound), "forwarded as it is"
 
@@ -161,10 +161,10 @@ def test_an_endpoint_whose_pod_is_not_known_yet_waits_for_it() -> None:
 
     async def story(world: World) -> None:
         lines = world.watch(CART)
-        assert world.endpoints(lines) == {"10.244.0.5:4143"}
+        assert world.endpoints(lines) == {"10.244.0.5:8080"}
         world.api.put(kinds.POD, pod("late-0", "10.244.0.9"))
         (change,) = await world.told(lines)
-        assert [endpoint.address for endpoint in change.add] == ["10.244.0.9:4143"]
+        assert [endpoint.address for endpoint in change.add] == ["10.244.0.9:8080"]
 
     play(story, before)
 
@@ -189,8 +189,8 @@ def test_headless_services_and_their_pods() -> None:
         api.put(kinds.SERVICE, service(ip="None"))
 
     async def story(world: World) -> None:
-        assert world.endpoints(world.watch(CART)) == {"10.244.0.5:4143", "10.244.0.6:4143"}
-        assert world.endpoints(world.watch("/v1/destinations/10.244.0.5:8080")) == {"10.244.0.5:4143"}
+        assert world.endpoints(world.watch(CART)) == {"10.244.0.5:8080", "10.244.0.6:8080"}
+        assert world.endpoints(world.watch("/v1/destinations/10.244.0.5:8080")) == {"10.244.0.5:8080"}
 
     play(story, before)
 
@@ -212,11 +212,11 @@ def test_external_workloads_are_endpoints_of_the_services_that_select_them() -> 
         world.api.put(kinds.EXTERNAL_WORKLOAD, workload)
         (change,) = await world.told(lines)
         (added,) = change.add
-        assert (added.address, added.port, added.identity) == ("192.0.2.1:4143", 9080, "spiffe://root/vm-1")
+        assert (added.address, added.port, added.identity) == ("192.0.2.1:9080", 9080, "spiffe://root/vm-1")
         unready = {**workload, "status": {"conditions": [{"type": "Ready", "status": "False"}]}}
         world.api.put(kinds.EXTERNAL_WORKLOAD, unready)
         (change,) = await world.told(lines)
-        assert change.remove == ("192.0.2.1:4143",)
+        assert change.remove == ("192.0.2.1:9080",)
 
     play(story, cart)
 
@@ -312,13 +312,13 @@ def test_the_last_state_is_served_while_the_api_server_is_away() -> None:
         async with asyncio.timeout(5):
             while not any(informer.counts["failures"] > 2 for informer in world.registry.informers):
                 await asyncio.sleep(0.005)
-        assert world.endpoints(world.watch(CART)) == {"10.244.0.5:4143", "10.244.0.6:4143"}
+        assert world.endpoints(world.watch(CART)) == {"10.244.0.5:8080", "10.244.0.6:8080"}
         lines = world.watch(CART)
         lines.take()
         world.api.put(kinds.ENDPOINT_SLICE, endpoint_slice(member("cart-0", "10.244.0.5")))
         world.api.down = False
         (change,) = await world.told(lines)
-        assert change.remove == ("10.244.0.6:4143",)
+        assert change.remove == ("10.244.0.6:8080",)
 
     play(story, cart)
 
