@@ -18,9 +18,9 @@ from mesh.commands.cluster import DEFAULTS, ClusterOptions, connected, namespace
 from mesh.commands.control_plane import Json, get, values_of
 from mesh.commands.errors import CommandFailed
 from mesh.commands.handshake import HandshakeFailed, Shown, shown_certificates
+from mesh.commands.portforward import PortForwarder
 from mesh.commands.workloads import has_proxy
 from mesh.control.names import identity_name
-from mesh.kube.client import http_of
 
 Form = Literal["text", "pem", "json"]
 
@@ -55,22 +55,20 @@ def identity(
         if not manifests:
             raise CommandFailed(f"identity: no pods with {selector} in namespace {namespace}")
         domain = values_of(client, cluster).trust_domain
-        shown = [(pod["metadata"]["name"], _ask(http_of(client), pod, domain)) for pod in manifests]
+        forwarder = PortForwarder(client.config)
+        shown = [(pod["metadata"]["name"], _ask(forwarder, pod, domain)) for pod in manifests]
     sys.stdout.write(render(shown, output, time.time()))
     return 0 if all(isinstance(found, Shown) for _, found in shown) else 1
 
 
-def _ask(http: object, pod: Json, trust_domain: str) -> Shown | str:
+def _ask(forwarder: PortForwarder, pod: Json, trust_domain: str) -> Shown | str:
     """The certificates, or why there are none."""
-    import httpx2
-
-    assert isinstance(http, httpx2.Client)
     namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
     if not has_proxy(pod):
         return "not meshed: it has no linkerd-proxy"
     own = identity_name(pod["spec"].get("serviceAccountName") or "default", namespace, trust_domain)
     try:
-        return shown_certificates(http, namespace, name, own)
+        return shown_certificates(forwarder, namespace, name, own)
     except HandshakeFailed as error:
         return str(error)
 

@@ -13,8 +13,9 @@ from mesh.commands.check.cluster_facts import PROXY, PROXY_VERSION, pod_of, serv
 from mesh.commands.check.facts import Bundle, Proxy
 from mesh.commands.check.reader import Json, Reader
 from mesh.commands.handshake import HandshakeFailed, shown_certificates
+from mesh.commands.portforward import PortForwarder
 from mesh.control.names import identity_name
-from mesh.kube.client import ProxyFailed, http_of, proxy_get
+from mesh.kube.client import ProxyFailed, proxy_get
 
 TRUST_ROOTS = "linkerd-identity-trust-roots"
 TRUST_ROOTS_KEY = "ca-bundle.crt"
@@ -46,7 +47,8 @@ def learn(reader: Reader, client: Client, namespace: str | None, values: Values)
     )
     found["bundles"] = reader.learn("bundles", lambda: tuple(_bundle(reader, place) for place in places), ())
     with ThreadPoolExecutor(PARALLEL) as pool:
-        found["proxies"] = tuple(pool.map(lambda pod: _proxy(client, pod, values.trust_domain), meshed))
+        forwarder = PortForwarder(client.config)
+        found["proxies"] = tuple(pool.map(lambda pod: _proxy(client, forwarder, pod, values.trust_domain), meshed))
     return found
 
 
@@ -55,7 +57,7 @@ def _bundle(reader: Reader, namespace: str) -> Bundle:
     return Bundle(namespace=namespace, pem=((config or {}).get("data") or {}).get(TRUST_ROOTS_KEY))
 
 
-def _proxy(client: Client, pod: Json, trust_domain: str) -> Proxy:
+def _proxy(client: Client, forwarder: PortForwarder, pod: Json, trust_domain: str) -> Proxy:
     fact = pod_of(pod)
     if fact.phase != "Running" or PROXY not in fact.containers:
         return Proxy(pod=fact)
@@ -70,7 +72,7 @@ def _proxy(client: Client, pod: Json, trust_domain: str) -> Proxy:
     identity = identity_name(pod["spec"].get("serviceAccountName") or "default", fact.namespace, trust_domain)
     chain, handshake = "", ""
     try:
-        chain = shown_certificates(http_of(client), fact.namespace, fact.name, identity).pem
+        chain = shown_certificates(forwarder, fact.namespace, fact.name, identity).pem
     except HandshakeFailed as error:
         handshake = str(error)
     return Proxy(pod=fact, metrics=metrics, unreachable=unreachable, chain_pem=chain, handshake=handshake)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import queue
+import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import httpx2
 import pytest
-from httpx2.websockets import WebSocketUpgradeError
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, BytesMessage, Event, Ping, Request
 
 from mesh.commands.cluster import ClusterOptions, connected, refused
 from mesh.commands.errors import CommandFailed
-from mesh.commands.handshake import HandshakeFailed, Shown, shown_certificates
+from mesh.commands.handshake import HandshakeFailed, Shown, handshake
 from mesh.commands.identity import describe, identity, render
+from mesh.commands.portforward import PortForwardFailed, Tunnel
 from mesh.control.pki import create_issuer, create_key, create_trust_anchor, issue_leaf, private_key_pem, to_pem
 from tests.mesh.commands.healthy import CART, NOW
 
@@ -27,10 +27,10 @@ KEY = create_key()
 LEAF = issue_leaf(ISSUER, CART, KEY.public_key(), now=NOW)
 
 
-class PortForward:
-    """A pod's inbound port as the WebSocket shows it: TLS that wants a client certificate, as a proxy does."""
+class InboundPort:
+    """A proxy's inbound port: TLS that wants a client certificate, in pieces of any size."""
 
-    def __init__(self, folder: Path, *, error: bytes = b"", piece: int = 4096) -> None:
+    def __init__(self, folder: Path, *, piece: int = 4096) -> None:
         (folder / "chain.pem").write_text(to_pem(LEAF) + ISSUER.certificate_pem)
         (folder / "key.pem").write_text(private_key_pem(KEY))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -39,81 +39,118 @@ class PortForward:
         context.load_verify_locations(cadata=ANCHOR.certificate_pem)
         context.verify_mode = ssl.CERT_REQUIRED
         self.asked_for: str | None = None
-        context.sni_callback = lambda _, name, __: setattr(self, "asked_for", name)  # type: ignore[assignment]
+        context.sni_callback = lambda _, name, __: setattr(self, "asked_for", name)
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out, server_side=True)
-        self._messages = [b"\x00\x2f\x10", b"\x01\x2f\x10"]
+        self._said: list[bytes] = []
         self._piece = piece
-        if error:
-            self._messages.append(b"\x01" + error)
 
-    def send_bytes(self, data: bytes) -> None:
-        assert data[0] == 0, "data goes in the data channel"
-        self._in.write(data[1:])
+    def send(self, data: bytes) -> None:
+        self._in.write(data)
         with pytest.raises(ssl.SSLWantReadError):
             self._tls.do_handshake()
         said = self._out.read()
-        self._messages += [b"\x00" + said[at : at + self._piece] for at in range(0, len(said), self._piece)]
+        self._said += [said[at : at + self._piece] for at in range(0, len(said), self._piece)]
 
-    def receive_bytes(self, timeout: float) -> bytes:
-        if not self._messages:
-            raise queue.Empty
-        return self._messages.pop(0)
+    def receive(self) -> bytes:
+        return self._said.pop(0)
 
 
-class Http:
-    """The part of httpx2's client that is used."""
+class Web:
+    """A web server in the place of a proxy."""
 
-    def __init__(self, socket: PortForward | None = None, status: int = 101) -> None:
-        self.socket, self.status = socket, status
-        self.asked: tuple[str, dict[str, Any]] = ("", {})
+    def send(self, data: bytes) -> None:
+        pass
 
-    @contextmanager
-    def websocket(self, path: str, **options: Any) -> Iterator[PortForward]:
-        self.asked = path, options
-        if self.socket is None:
-            raise WebSocketUpgradeError(httpx2.Response(self.status))
-        yield self.socket
-
-
-def ask(http: Http) -> Shown:
-    return shown_certificates(http, "shop", "cart-1", CART)  # type: ignore[arg-type]
+    def receive(self) -> bytes:
+        return b"HTTP/1.1 400 Bad Request\r\n\r\n"
 
 
 @pytest.mark.parametrize("piece", [1, 7, 4096])
 def test_the_whole_chain_is_seen_without_a_certificate_of_our_own(tmp_path: Path, piece: int) -> None:
-    socket = PortForward(tmp_path, piece=piece)
-    http = Http(socket)
-    assert [to_pem(certificate) for certificate in ask(http).chain] == [to_pem(LEAF), ISSUER.certificate_pem]
-    assert socket.asked_for == CART
-    path, options = http.asked
-    assert path == "/api/v1/namespaces/shop/pods/cart-1/portforward"
-    assert (options["params"], options["subprotocols"]) == ({"ports": "4143"}, ["v4.channel.k8s.io"])
+    port = InboundPort(tmp_path, piece=piece)
+    shown = handshake(port, CART)
+    assert [to_pem(certificate) for certificate in shown.chain] == [to_pem(LEAF), ISSUER.certificate_pem]
+    assert port.asked_for == CART
 
 
-def test_a_port_that_nobody_listens_on_is_said_in_the_kubelet_s_words(tmp_path: Path) -> None:
-    with pytest.raises(HandshakeFailed, match="connection refused"):
-        ask(Http(PortForward(tmp_path, error=b"failed to dial 4143:\n connection refused")))
-
-
-@pytest.mark.parametrize(("status", "said"), [(403, "not allowed"), (404, "no such pod"), (500, "HTTP 500")])
-def test_a_refused_port_forward_says_why(status: int, said: str) -> None:
-    with pytest.raises(HandshakeFailed, match=said):
-        ask(Http(status=status))
-
-
-def test_plain_http_is_no_certificate(tmp_path: Path) -> None:
-    socket = PortForward(tmp_path)
-    socket._messages.append(b"\x00HTTP/1.1 400 Bad Request\r\n\r\n")
+def test_plain_http_is_no_certificate() -> None:
     with pytest.raises(HandshakeFailed, match="no mesh TLS"):
-        ask(Http(socket))
+        handshake(Web(), CART)
 
 
-def test_silence_ends(tmp_path: Path) -> None:
-    socket = PortForward(tmp_path)
-    socket.send_bytes = lambda data: None  # type: ignore[method-assign]
-    with pytest.raises(HandshakeFailed, match="did not answer in time"):
-        ask(Http(socket))
+# ---- the port-forward
+
+
+def played(kubelet: Callable[[WSConnection, socket.socket], None]) -> tuple[Tunnel, threading.Thread]:
+    """A tunnel whose other end is played by wsproto's server side and `kubelet`."""
+    ours, theirs = socket.socketpair()
+    ours.settimeout(5.0)
+
+    def serve() -> None:
+        with theirs:
+            web = WSConnection(ConnectionType.SERVER)
+            web.receive_data(theirs.recv(65_536))
+            kubelet(web, theirs)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return Tunnel(ours), thread
+
+
+def accept(web: WSConnection, wire: socket.socket, *messages: bytes) -> None:
+    (request,) = list(web.events())
+    assert isinstance(request, Request)
+    assert request.subprotocols == ["v4.channel.k8s.io"]
+    assert (b"authorization", b"Bearer t") in request.extra_headers
+    wire.sendall(web.send(AcceptConnection(subprotocol="v4.channel.k8s.io")))
+    for message in messages:
+        wire.sendall(web.send(BytesMessage(data=message)))
+
+
+def test_data_comes_after_the_ports_numbers() -> None:
+    def kubelet(web: WSConnection, wire: socket.socket) -> None:
+        accept(web, wire, b"\x00\x2f\x10", b"\x01\x2f\x10", b"\x00hello")
+        wire.sendall(web.send(Ping()) + web.send(BytesMessage(data=b"\x00again")))
+        while not any(isinstance(event, BytesMessage) for event in received):
+            web.receive_data(wire.recv(65_536))
+            received.extend(web.events())
+
+    received: list[Event] = []
+    tunnel, thread = played(kubelet)
+    tunnel.upgrade("api", "/x", "Bearer t")
+    assert (tunnel.receive(), tunnel.receive()) == (b"hello", b"again")
+    tunnel.send(b"bye")
+    thread.join()
+    assert [type(event).__name__ for event in received] == ["Pong", "BytesMessage"]
+    assert received[1] == BytesMessage(data=b"\x00bye")
+    with pytest.raises(PortForwardFailed, match="ended"):
+        tunnel.receive()
+
+
+def test_what_the_kubelet_says_in_the_channel_for_errors_is_passed_on() -> None:
+    tunnel, thread = played(
+        lambda web, wire: accept(web, wire, b"\x01\x2f\x10", b"\x01failed to dial:\n connection refused")
+    )
+    tunnel.upgrade("api", "/x", "Bearer t")
+    with pytest.raises(PortForwardFailed, match="failed to dial: connection refused"):
+        tunnel.receive()
+    thread.join()
+
+
+@pytest.mark.parametrize(("status", "said"), [(403, "ask for a role"), (404, "no such pod"), (500, "HTTP 500")])
+def test_a_refused_port_forward_says_why(status: int, said: str) -> None:
+    tunnel, thread = played(lambda _, wire: wire.sendall(b"HTTP/1.1 %d No\r\ncontent-length: 2\r\n\r\n{}" % status))
+    with pytest.raises(PortForwardFailed, match=said):
+        tunnel.upgrade("api", "/x")
+    thread.join()
+
+
+def test_an_api_server_that_hangs_up_is_no_tunnel() -> None:
+    tunnel, thread = played(lambda _, __: None)
+    with pytest.raises(PortForwardFailed, match="closed"):
+        tunnel.upgrade("api", "/x")
+    thread.join()
 
 
 def test_what_is_printed_of_a_leaf() -> None:
