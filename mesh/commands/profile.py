@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import httpx2
 import yaml
 from cyclopts import Parameter
-from lightkube import Client
 
 from mesh.api.durations import InvalidDuration, parse_duration
-from mesh.commands.cluster import DEFAULTS, ClusterOptions, connected
-from mesh.commands.control_plane import get
+from mesh.commands.cluster import DEFAULTS, ClusterOptions
 from mesh.commands.errors import CommandFailed
 from mesh.commands.profiles import (
     ROUTE_LIMIT,
@@ -28,12 +23,10 @@ from mesh.commands.profiles import (
     manifest,
     template,
 )
+from mesh.commands.tap import harmless, tap_parameters
+from mesh.commands.viz_api import viz
 from mesh.control.names import is_dns_name, is_label
-from mesh.kube.client import CONNECT_SECONDS, http_of, proxy_path
-from mesh.viz.gate import HEADER, KEY
-from mesh.viz.permissions import TAP_SECRET
-
-VIZ = "viz:8084"
+from mesh.viz.tap import TAPPING
 
 
 def profile(
@@ -100,47 +93,27 @@ def _open_api(path: Path) -> list[Manifest]:
 
 
 def _tap(resource: str, seconds: float, limit: int, options: ClusterOptions) -> list[Manifest]:
-    query = {"resource": resource, "direction": "inbound"}
-    if options.namespace:
-        query["namespace"] = options.namespace
-    with connected(options) as client:
-        token = _token(client, options)
-        requests = list(_requests(http_of(client), options, query, token, seconds))
+    with viz(options) as api:
+        parameters = tap_parameters(api, (resource,), False, None, None)
+        with api.stream("tap", **parameters, direction="inbound") as events:
+            requests = list(seen_requests(events, seconds, time.monotonic))
     if not requests:
         raise CommandFailed(f"--tap {resource}: no requests in {seconds:.0f} s; send some, or give --tap-duration")
     return from_requests(requests, limit)
 
 
-def _requests(
-    http: httpx2.Client, options: ClusterOptions, query: dict[str, str], token: str, seconds: float
+def seen_requests(
+    events: Iterator[dict[str, Any]], seconds: float, clock: Callable[[], float]
 ) -> Iterator[tuple[str, str]]:
-    """Method and path of each request that is tapped until the time is up."""
-    url = proxy_path(options.viz_namespace, "services", VIZ, "/api/tap")
-    timeout = httpx2.Timeout(CONNECT_SECONDS, read=seconds + 10.0)
-    deadline = time.monotonic() + seconds
-    with http.stream("GET", url, params=query, headers={HEADER: token}, timeout=timeout) as response:
-        if response.status_code >= 400:
-            raise CommandFailed(f"--tap: {_reason(response.read())}")
-        for line in response.iter_lines():
-            if time.monotonic() > deadline:
-                return
-            event = json.loads(line) if line.strip() else {}
-            if event.get("event") == "requestInit":
-                yield str(event.get("method", "")), str(event.get("path", "/"))
-
-
-def _token(client: Client, options: ClusterOptions) -> str:
-    """What viz asks of those who tap: who may read its Secret may."""
-    secret = get(client, f"/api/v1/namespaces/{options.viz_namespace}/secrets/{TAP_SECRET}")
-    return base64.b64decode((secret.get("data") or {}).get(KEY, "")).decode()
-
-
-def _reason(body: bytes) -> str:
-    try:
-        said = json.loads(body)
-    except ValueError:
-        return body[:200].decode("utf-8", "replace")
-    return str(said.get("error") or said.get("message") or said) if isinstance(said, dict) else str(said)
+    """Method and path of each request that begins before the time is up."""
+    deadline = clock() + seconds
+    for event in events:
+        if clock() > deadline:
+            return
+        if event["event"] == "requestInit":
+            yield str(event.get("method", "")), str(event.get("path", "/"))
+        elif event["event"] == "note" and event["text"] != TAPPING:
+            print(f"note: {harmless(event['text'])}", file=sys.stderr)
 
 
 def _seconds(text: str) -> float:

@@ -15,7 +15,7 @@ from mesh.api.messages import Profile
 from mesh.api.resources import ServiceProfile
 from mesh.commands.cluster import ClusterOptions
 from mesh.commands.errors import CommandFailed
-from mesh.commands.profile import profile
+from mesh.commands.profile import profile, seen_requests
 from mesh.commands.profiles import (
     InvalidOpenApi,
     from_open_api,
@@ -158,3 +158,15 @@ def test_the_command_writes_what_the_loader_reads(tmp_path: Path, capsys: pytest
 def test_bad_input_is_one_line(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(CommandFailed, match=re.escape(said)):
         profile("web", **arguments)
+
+
+def test_tapped_requests_count_until_the_time_is_up(capsys: pytest.CaptureFixture[str]) -> None:
+    now = iter([0.0, 1.0, 2.0, 3.0, 6.0])
+    events = [
+        {"event": "note", "text": "tapping"},
+        {"event": "note", "text": "cannot be tapped: \x1b[2J"},
+        {"event": "requestInit", "method": "GET", "path": "/a"},
+        {"event": "requestInit", "method": "GET", "path": "/too-late"},
+    ]
+    assert list(seen_requests(iter(events), 5.0, lambda: next(now))) == [("GET", "/a")]
+    assert capsys.readouterr().err == "note: cannot be tapped: \\x1b[2J\n"
