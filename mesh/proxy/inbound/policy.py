@@ -174,9 +174,7 @@ class PortPolicy:
         """
         if head is None:
             return self._check_connection(session)
-        permit: _Permit = session.permit
-        if session.permit_generation != self.generation:
-            permit = self._admit(session)
+        permit: _Permit = session.permit if session.permit_generation == self.generation else self._admit(session)
         verdict = permit.only
         if verdict is None:
             compiled = self._compiled
@@ -238,8 +236,8 @@ class PortPolicy:
         return _Verdict(self._series(allowed, session, labels | names), None, said)
 
     def _check_connection(self, session: Session) -> Refused | None:
-        permit: _Permit = session.permit
-        if session.permit_generation == self.generation and permit.admitted:
+        before: _Permit | None = session.permit
+        if before is not None and before.admitted and session.permit_generation == self.generation:
             return None
         permit = self._admit(session)
         compiled = self._compiled
