@@ -44,10 +44,15 @@ class Discovery:
         self._complaints = Complaints(log)
         self._log = log
         self._metrics = metrics
+        self._published: list[Callable[[], None]] = []
         self.watches = Watches()
         metrics.gauge("control_watches", "Open watches", lambda: float(len(self.watches)))
         metrics.gauge("registry_version", "Changes of the registry seen", lambda: float(self.watches.state.version))
         metrics.counter("control_updates_total", "Lines sent to open watches because the registry changed")
+
+    def on_publish(self, told: Callable[[], None]) -> None:
+        """`told` runs after each publication; it must not block."""
+        self._published.append(told)
 
     def load(self) -> None:
         """Raises RegistryUnreadable."""
@@ -69,6 +74,8 @@ class Discovery:
         sent = self.watches.publish(index, time.time())
         self._metrics.add("control_updates_total", float(sent))
         self._log.debug("registry changed", version=self.watches.state.version, lines=sent)
+        for told in self._published:
+            told()
 
     # ---- requests
 

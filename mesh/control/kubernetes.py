@@ -26,9 +26,12 @@ from mesh.control.http import HttpServer
 from mesh.control.identity import Identity
 from mesh.control.issuer import POLL_SECONDS, Issuers
 from mesh.control.issuer_secret import IssuerSecret
+from mesh.control.log import Log
+from mesh.control.metrics import Metrics
 from mesh.control.process import NoCluster
 from mesh.control.registry.kubernetes import READ_BY_DESTINATION, READ_BY_POLICY, KubernetesRegistry, register_informers
 from mesh.control.renewal import Renewal
+from mesh.control.status.writer import StatusWriter
 from mesh.control.token_review import TokenReviews
 from mesh.control.tokens import ServiceAccount
 from mesh.control.trust_bundle import TrustBundle
@@ -36,7 +39,7 @@ from mesh.kube.api import Api
 from mesh.kube.client import ClusterUnreachable, find_config, service_account_config
 from mesh.kube.events import ISSUED_LEAF, ISSUER_UPDATED, ISSUER_VALIDATION_FAILED, About, Events
 from mesh.kube.lease import Election
-from mesh.kube.permissions import IDENTITY_LEASE, ISSUER
+from mesh.kube.permissions import IDENTITY_LEASE, ISSUER, POLICY_LEASE
 
 if TYPE_CHECKING:
     from mesh.control.process import Process
@@ -122,13 +125,12 @@ class Cluster:
         handler = discovery.policy_handler() if serves_policy else discovery.destination_handler()
         debug = discovery.policy_debug_handler() if serves_policy else discovery.destination_debug_handler()
         server = HttpServer(config.server.component, handler, metrics, credentials.context)
-        serving = asyncio.Event()
+        loaded, serving = asyncio.Event(), asyncio.Event()
         await process.admin(config.server.admin, admin_handler(metrics, serving.is_set, debug), metrics)
         await process.bind(server, config.server.listen)
 
         async def serve() -> None:
-            await asyncio.gather(registry.first(), renewal.first())
-            discovery.load()
+            await asyncio.gather(loaded.wait(), renewal.first())
             await server.serve()
             serving.set()
             log.info("serving", address=config.server.listen, name=config.server.local_name)
@@ -136,7 +138,24 @@ class Cluster:
 
         async def follow() -> None:
             await registry.first()
+            discovery.load()
+            loaded.set()
             await discovery.watch_registry()
 
         for work in (registry.run(), serve(), follow()):
             process.spawn(work, log)
+        if serves_policy:
+            self._write_statuses(discovery, loaded, log, metrics)
+
+    def _write_statuses(self, discovery: Discovery, loaded: asyncio.Event, log: Log, metrics: Metrics) -> None:
+        election = Election(self._api, self._namespace, POLICY_LEASE, self._me, log)
+        writer = StatusWriter(self._api, lambda: discovery.watches.state.index, election, log, metrics)
+        discovery.on_publish(writer.look_again)
+        metrics.gauge("leader", "Whether this replica writes statuses", lambda: float(election.leads))
+
+        async def write() -> None:
+            await loaded.wait()  # before, every parent would seem to be missing
+            await writer.run()
+
+        self._process.spawn(election.run(), log)
+        self._process.spawn(write(), log)

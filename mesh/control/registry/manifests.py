@@ -211,8 +211,8 @@ class _Reader:
         try:
             resource = msgspec.convert(value, AnyResource)
         except msgspec.ValidationError as error:
-            message, _, where = str(error).partition(" - at ")
-            self._problem(self._steps(where.strip("`"), value), plain_message(message))
+            path, message = shape_problem(error, value)
+            self._problem(path, message)
             return None
         before = len(self.problems)
         for problem in problems_of(resource):
@@ -232,20 +232,26 @@ class _Reader:
         where = self.prefix + path
         self.problems.append(Problem(self.path, self.document.line_of(where), field_text(where), message))
 
-    @staticmethod
-    def _steps(where: str, value: object) -> tuple[str | int, ...]:
-        """msgspec's `$.spec.ports[0].port` as steps; `[...]` stands for a key of a text map, found by its type."""
-        steps: list[str | int] = []
-        for match in _PATH_STEP.finditer(where):
-            name, index = match.group(1), match.group(2)
-            step: str | int | None = name if name is not None else int(index) if index is not None else None
+
+def shape_problem(error: msgspec.ValidationError, value: object) -> tuple[tuple[str | int, ...], str]:
+    """Where in `value` the shape is wrong, and how."""
+    message, _, where = str(error).partition(" - at ")
+    return _steps_to(where.strip("`"), value), plain_message(message)
+
+
+def _steps_to(where: str, value: object) -> tuple[str | int, ...]:
+    """msgspec's `$.spec.ports[0].port` as steps; `[...]` stands for a key of a text map, found by its type."""
+    steps: list[str | int] = []
+    for match in _PATH_STEP.finditer(where):
+        name, index = match.group(1), match.group(2)
+        step: str | int | None = name if name is not None else int(index) if index is not None else None
+        if step is None:
+            step = _misfit(value)
             if step is None:
-                step = _misfit(value)
-                if step is None:
-                    break
-            steps.append(step)
-            value = _descend(value, step)
-        return tuple(steps)
+                break
+        steps.append(step)
+        value = _descend(value, step)
+    return tuple(steps)
 
 
 def _misfit(value: object) -> str | None:

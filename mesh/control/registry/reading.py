@@ -57,7 +57,7 @@ def resource_reader(type_: type[R]) -> Callable[[bytes], R | None]:
 
 
 def _tolerant(raw: bytes, type_: type[R]) -> R:
-    value = _without_nulls(msgspec.json.decode(raw))
+    value = without_nulls(msgspec.json.decode(raw))
     if type_ is Service:
         value.setdefault("spec", {}).setdefault("ports", [])
     if type_ is EndpointSlice:
@@ -69,11 +69,12 @@ def _tolerant(raw: bytes, type_: type[R]) -> R:
         raise Unreadable(plain_message(str(error))) from None
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
+    """JSON without the fields that are `null`."""
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
+        return [without_nulls(item) for item in value]
     return value
 
 

@@ -192,6 +192,9 @@ class FakeApi:
                 return web.json_response(self._store(path, key, body))
             case "PATCH":
                 assert request.content_type == "application/merge-patch+json", request.content_type
+                given = body.get("metadata", {}).get("resourceVersion")
+                if given not in (None, known["metadata"]["resourceVersion"]):
+                    return _status(409, "the object has been modified")
                 return web.json_response(self._store(path, key, _merged(known, body)))
             case "DELETE":
                 self.objects[path].pop(key)
