@@ -17,7 +17,8 @@ from mesh.commands.authorizations import rows, scraped
 from mesh.commands.cluster import DEFAULTS, ClusterOptions, connected, namespace_of
 from mesh.commands.control_plane import Json, ask
 from mesh.commands.errors import CommandFailed
-from mesh.commands.tables import Column, Output, milliseconds, per_second, percent, print_table
+from mesh.commands.tables import Column, Output, per_second, print_table
+from mesh.commands.viz_api import NUMBERS
 from mesh.commands.workloads import ADMIN_PORT, meshed, pods_of, ports_of, resources
 from mesh.kube.client import proxy_get
 from mesh.viz.exposition import Exposition
@@ -28,11 +29,7 @@ COLUMNS = (
     Column("SERVER"),
     Column("AUTHORIZATION"),
     Column("UNAUTHORIZED", per_second, right=True),
-    Column("SUCCESS", percent, right=True),
-    Column("RPS", per_second, right=True),
-    Column("LATENCY_P50", milliseconds, right=True, key="latency_ms_p50"),
-    Column("LATENCY_P95", milliseconds, right=True, key="latency_ms_p95"),
-    Column("LATENCY_P99", milliseconds, right=True, key="latency_ms_p99"),
+    *NUMBERS,
 )
 
 

@@ -131,6 +131,19 @@ class Webhook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """The certificate that one server of the control plane shows in a handshake now."""
+
+    component: str
+    """Container, or `policy-validator`."""
+    pod: str
+    chain_pem: str = ""
+    """Leaf first; empty: no handshake was had."""
+    problem: str = ""
+    """Why not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
     """A replica of the trust anchors in a namespace with meshed pods."""
 
@@ -200,6 +213,8 @@ class Facts:
     issuer_key_matches: bool = True
     """Whether `tls.key` is that certificate's."""
     webhooks: tuple[Webhook, ...] = ()
+    served: tuple[Served, ...] = ()
+    """By every ready server of the control plane."""
 
     proxies: tuple[Proxy, ...] = ()
     """Of the data plane."""

@@ -25,6 +25,7 @@ from mesh.commands.check.facts import Facts, Viz
 from mesh.commands.check.identity_facts import secret_pem
 from mesh.commands.check.objects import PARALLEL, compare, ref
 from mesh.commands.check.reader import Json, Reader, Refused, Unlearned
+from mesh.commands.check.served_facts import served
 from mesh.deploy.paths import KINDS
 from mesh.kube.client import ProxyFailed, http_of, proxy_get
 
@@ -132,6 +133,7 @@ def _control_plane(reader: Reader, client: Client, found: dict[str, Any], scope:
     )
     found["pods"] = reader.learn("pods", lambda: tuple(pod_of(pod, image) for pod in reader.list(f"{home}/pods")), ())
     _identity(reader, found, home)
+    found["served"] = served(client.config, scope.namespace, found["pods"], values or Values())
     found["webhooks"] = reader.learn(
         "webhooks", lambda: webhook_facts.learn(reader, scope.namespace, scope.data_namespace, expected), ()
     )

@@ -8,8 +8,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mesh.api.values import VERSION, Values
 from mesh.commands.check.checks import DATA_PLANE, DEFAULT
+from mesh.commands.check.checks.identity import COMPONENTS
 from mesh.commands.check.checks.pre import CREATE, READ
-from mesh.commands.check.facts import Bundle, Component, Facts, Node, Pod, Proxy, Ref, Service, Viz, Webhook
+from mesh.commands.check.facts import Bundle, Component, Facts, Node, Pod, Proxy, Ref, Served, Service, Viz, Webhook
 from mesh.commands.check.judge import Result, Severity, judge
 from mesh.control.names import identity_name
 from mesh.control.pki import Authority, create_issuer, create_key, create_trust_anchor, issue_leaf, to_pem
@@ -102,6 +103,7 @@ HEALTHY = Facts(
     anchors_pem=ANCHOR.certificate_pem,
     issuer_pem=ISSUER.certificate_pem,
     webhooks=(webhook("proxy-injector"), webhook("policy-validator")),
+    served=tuple(Served(component=name, pod=f"linkerd-{name}-x", chain_pem=leaf_chain()) for name in COMPONENTS),
     proxies=(PROXY,),
     data_pods=(APP,),
     services=(Service(name="cart", namespace="shop", selector={"app": "cart"}, ports={80: "http"}, ip="10.96.3.4"),),

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mesh.commands.check.checks import DEFAULT, PRE
-from mesh.commands.check.facts import Bundle, Component, Facts, Node, Pod, Ref, Viz
+from mesh.commands.check.facts import Bundle, Component, Facts, Node, Pod, Ref, Served, Viz
 from mesh.commands.check.judge import Severity, failed, judge
 from mesh.control.pki import create_issuer, create_trust_anchor
 from tests.mesh.commands.healthy import (
@@ -103,6 +103,36 @@ CAUSES: dict[str, tuple[Facts, str, str]] = {
         broken(altered={ROLE: "does not grant get,list,watch pods"}),
         "control plane ClusterRoles exist",
         "ClusterRole linkerd-linkerd-destination: does not grant get,list,watch pods",
+    ),
+    "webhook server kept its old certificate": (
+        broken(
+            served=(
+                *HEALTHY.served,
+                Served(component="proxy-injector", pod="injector-x", chain_pem=serving("proxy-injector", STRANGER)),
+            )
+        ),
+        "proxy-injector webhook has valid cert",
+        "pod injector-x serves another certificate, for which caBundle does not vouch",
+    ),
+    "control plane's leaf of another anchor": (
+        broken(
+            served=(
+                Served(component="policy", pod="p", chain_pem=leaf_chain(create_issuer(STRANGER, now=NOW))),
+                *HEALTHY.served,
+            )
+        ),
+        "control plane certificates match CA",
+        "p (policy):",
+    ),
+    "control plane's leaf expired": (
+        broken(served=(Served(component="identity", pod="i", chain_pem=leaf_chain(now=NOW - 3600, lifetime=600)),)),
+        "control plane certificates are within their validity period",
+        "i (identity):",
+    ),
+    "control plane does not speak TLS": (
+        broken(served=(Served(component="policy", pod="p", problem="no mesh TLS on this port"), *HEALTHY.served)),
+        "control plane certificates match CA",
+        "p (policy): no mesh TLS on this port",
     ),
     "injector down": (
         broken(components=(Component(name="linkerd-proxy-injector", wanted=1, ready=0),)),
@@ -234,6 +264,11 @@ def test_nothing_else_is_blamed(cause: str) -> None:
 
 
 WARNINGS: dict[str, tuple[Facts, str, str]] = {
+    "handshakes are not allowed": (
+        broken(served=(Served(component="policy", pod="p", problem="not allowed to use pods/portforward"),)),
+        "control plane certificates match CA",
+        "not allowed to use pods/portforward",
+    ),
     "proxy outdated": (
         broken(proxies=(replace(PROXY, pod=replace(APP, proxy_version="0.0.9")),), data_pods=(APP,)),
         "data plane is up-to-date",

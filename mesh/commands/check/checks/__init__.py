@@ -10,7 +10,7 @@ PRE: tuple[Category, ...] = (*kubernetes.CATEGORIES, pre.CATEGORY)
 INSTALLED: tuple[Category, ...] = (
     *kubernetes.CATEGORIES,
     *existence.CATEGORIES,
-    identity.CATEGORY,
+    *identity.CATEGORIES,
     webhooks.CATEGORY,
     versions.CATEGORY,
 )

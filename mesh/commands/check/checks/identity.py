@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from cryptography import x509
 
-from mesh.commands.check.certificates import ends_soon, out_of_time, read, unsupported, vouched
+from mesh.commands.check.certificates import ends_soon, name, out_of_time, read, unsupported, vouched
 from mesh.commands.check.facts import Facts
 from mesh.commands.check.judge import SKIP, Category, Check, Finding, Verdict, error, listed, warning
 
@@ -86,34 +86,81 @@ def issuer_vouched(facts: Facts) -> Verdict:
     return error(text, do)
 
 
-CATEGORY = Category(
-    "linkerd-identity",
-    (
-        Check("certificate config is valid", config_valid, needs=("anchors_pem", "issuer_pem")),
-        Check(
-            "trust anchors are using supported crypto algorithm",
-            _each(anchors, lambda c, _: unsupported(c, allow_rsa=True), error, ROTATE_ANCHOR),
+NO_TLS = "no mesh TLS"
+"""How a handshake fails that reached its server."""
+COMPONENTS = ("identity", "destination", "policy")
+"""Containers that serve proxies, each with a mesh certificate of its own and no proxy beside it."""
+
+
+def components_vouched(facts: Facts) -> Verdict:
+    """By today's anchors: proxies ask these servers for everything, and believe nobody else."""
+    bundle = anchors(facts)
+    asked = [served for served in facts.served if served.component in COMPONENTS]
+    if not bundle or not asked:
+        return SKIP
+    wrong: list[str] = []
+    untold: list[str] = []
+    for served in asked:
+        who, chain = f"{served.pod} ({served.component})", read(served.chain_pem, "")
+        if chain and not vouched(chain, bundle):
+            wrong.append(f"{who}: {name(chain[0])} is signed by no trust anchor of today")
+        elif not chain:
+            (wrong if served.problem.startswith(NO_TLS) else untold).append(f"{who}: {served.problem}")
+    if wrong:
+        return error(listed(wrong), f"restart them: `kubectl -n {facts.namespace} rollout restart deploy`")
+    return warning("cannot tell:\n" + listed(untold), "a handshake takes pods/portforward") if untold else None
+
+
+def components_in_time(facts: Facts) -> Verdict:
+    shown = [(served, chain[0]) for served in facts.served if (chain := read(served.chain_pem, ""))]
+    shown = [(served, leaf) for served, leaf in shown if served.component in COMPONENTS]
+    if not shown:
+        return SKIP
+    late = [
+        f"{served.pod} ({served.component}): {line}" for served, leaf in shown if (line := out_of_time(leaf, facts.now))
+    ]
+    return error(listed(late), "see that linkerd-identity is ready: they renew by themselves") if late else None
+
+
+CATEGORIES = (
+    Category(
+        "linkerd-identity",
+        (
+            Check("certificate config is valid", config_valid, needs=("anchors_pem", "issuer_pem")),
+            Check(
+                "trust anchors are using supported crypto algorithm",
+                _each(anchors, lambda c, _: unsupported(c, allow_rsa=True), error, ROTATE_ANCHOR),
+            ),
+            Check("trust anchors are within their validity period", anchors_in_time),
+            Check(
+                "trust anchors are valid for at least 60 days",
+                _each(anchors, lambda c, facts: ends_soon(c, facts.now), warning, ROTATE_ANCHOR),
+            ),
+            Check(
+                "issuer cert is using supported crypto algorithm",
+                _each(
+                    lambda f: issuer_chain(f)[:1], lambda c, _: unsupported(c, allow_rsa=False), error, ROTATE_ISSUER
+                ),
+                needs=("issuer_pem",),
+            ),
+            Check(
+                "issuer cert is within its validity period",
+                _each(issuer_chain, lambda c, facts: out_of_time(c, facts.now), error, ROTATE_ISSUER),
+                needs=("issuer_pem",),
+            ),
+            Check(
+                "issuer cert is valid for at least 60 days",
+                _each(issuer_chain, lambda c, facts: ends_soon(c, facts.now), warning, ROTATE_ISSUER),
+                needs=("issuer_pem",),
+            ),
+            Check("issuer cert is issued by the trust anchor", issuer_vouched, needs=("issuer_pem",)),
         ),
-        Check("trust anchors are within their validity period", anchors_in_time),
-        Check(
-            "trust anchors are valid for at least 60 days",
-            _each(anchors, lambda c, facts: ends_soon(c, facts.now), warning, ROTATE_ANCHOR),
+    ),
+    Category(
+        "linkerd-control-plane-identity",
+        (
+            Check("control plane certificates match CA", components_vouched),
+            Check("control plane certificates are within their validity period", components_in_time),
         ),
-        Check(
-            "issuer cert is using supported crypto algorithm",
-            _each(lambda f: issuer_chain(f)[:1], lambda c, _: unsupported(c, allow_rsa=False), error, ROTATE_ISSUER),
-            needs=("issuer_pem",),
-        ),
-        Check(
-            "issuer cert is within its validity period",
-            _each(issuer_chain, lambda c, facts: out_of_time(c, facts.now), error, ROTATE_ISSUER),
-            needs=("issuer_pem",),
-        ),
-        Check(
-            "issuer cert is valid for at least 60 days",
-            _each(issuer_chain, lambda c, facts: ends_soon(c, facts.now), warning, ROTATE_ISSUER),
-            needs=("issuer_pem",),
-        ),
-        Check("issuer cert is issued by the trust anchor", issuer_vouched, needs=("issuer_pem",)),
     ),
 )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from functools import partial
 
+from cryptography import x509
+
 from mesh.commands.check.certificates import dns_names, ends_soon, out_of_time, read, vouched
 from mesh.commands.check.facts import Facts, Webhook
 from mesh.commands.check.judge import SKIP, Category, Check, Verdict, error, listed, warning
@@ -36,6 +38,7 @@ def certificate_valid(name: str, facts: Facts) -> Verdict:
         lines.append("caBundle of the webhook configuration is empty, or no PEM")
     elif not any(vouched(chain[:end], authorities) or chain[0] in authorities for end in range(1, len(chain) + 1)):
         lines.append(f"caBundle does not vouch for the certificate in Secret {webhook.secret}")
+    lines += _stale(name, facts, authorities)
     if not webhook.key_matches:
         lines.append(f"Secret {webhook.secret}: tls.key is not the key of tls.crt")
     late = [line for certificate in (chain[0], *authorities) if (line := out_of_time(certificate, facts.now))]
@@ -43,6 +46,16 @@ def certificate_valid(name: str, facts: Facts) -> Verdict:
     names = dns_names(chain[0])
     lines += [f"certificate is not for {host}, but {', '.join(names)}" for host in webhook.hosts if host not in names]
     return error(listed(lines), renew) if lines else None
+
+
+def _stale(name: str, facts: Facts, authorities: list[x509.Certificate]) -> list[str]:
+    """Servers that go on with a certificate of before (linkerd2 #5888): pods are not created meanwhile."""
+    lines = []
+    for served in facts.served:
+        chain = read(served.chain_pem, "") if served.component == name else []
+        if chain and authorities and not (vouched(chain, authorities) or chain[0] in authorities):
+            lines.append(f"pod {served.pod} serves another certificate, for which caBundle does not vouch: restart it")
+    return lines
 
 
 def certificate_lasts(name: str, facts: Facts) -> Verdict:
