@@ -94,6 +94,8 @@ class Destination(Generic[T, C]):
         """`detect`, `http1`, `http2` or `opaque`: what is known of the port."""
         if self._profile is not None and self._profile.opaque:
             return "opaque"
+        if self._endpoints and all(endpoint.opaque for endpoint in self._endpoints.values()):
+            return "opaque"  # a pod's own address, or a Service that was not told what its pods were
         return self._policy.protocol if self._policy is not None else "detect"
 
     @property

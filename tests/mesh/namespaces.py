@@ -29,7 +29,11 @@ class Namespace:
 
     def command(self, *command: str, uid: int | None = None) -> list[str]:
         """`command` as it runs inside, as that user."""
-        who = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid is not None else []
+        who: list[str] = []
+        if uid is not None:
+            # Any file may be read and run, as root's own Python is, which the tests run on.
+            caps = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
+            who = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *caps]
         return ["ip", "netns", "exec", self.name, *who, *command]
 
     def run(self, *command: str, uid: int | None = None, given: str | None = None) -> str:

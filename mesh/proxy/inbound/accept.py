@@ -58,13 +58,15 @@ class Detect(asyncio.Protocol):
             return
         self._waits = True
         port.when_known(self._begin)
-        if self._waits:
-            self._transport.pause_reading()
-            self._paused = True
 
     def data_received(self, data: bytes) -> None:
         service = self._service
         self._peeked = data = self._peeked + data if self._peeked else data
+        if self._waits:
+            self._paused = True
+            assert self._transport is not None
+            self._transport.pause_reading()  # not before the first read: uvloop begins to read whatever we said
+            return
         if data[0] == HANDSHAKE_RECORD and service.credentials.contexts is not None:
             name = sni_of(data)
             if name is NeedMore:
@@ -115,6 +117,8 @@ class Detect(asyncio.Protocol):
         self._deadline = service.loop.call_later(service.detect_timeout(self._session), self._time_out)
         if self._paused:
             self._transport.resume_reading()
+            data, self._peeked = self._peeked, b""
+            self.data_received(data)
 
     def _begin_tls(self, data: bytes) -> None:
         contexts, transport = self._service.credentials.contexts, self._transport
