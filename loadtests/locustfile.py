@@ -40,8 +40,10 @@ import gevent
 from gevent.event import Event
 from locust import User, events, task
 from locust.env import Environment
+from locust.runners import MasterRunner, WorkerRunner
 
 from loadtests.client import Client
+from loadtests.distributed import Master, Reports, attach_worker
 from loadtests.openloop import OpenLoop, Target
 from loadtests.plan import PLAN_VARIABLE, InvalidPlan, LoadPlan, read_plan
 from loadtests.results import RequestResult, format_line
@@ -63,8 +65,9 @@ class Output:
         self._lines: list[bytes] = []
         self._flusher = gevent.spawn(self._flush_forever)
 
-    def add(self, result: RequestResult) -> None:
-        self._lines.append(format_line(result))
+    def add(self, line: bytes) -> None:
+        """One line, or several."""
+        self._lines.append(line)
 
     def close(self) -> None:
         self._flusher.kill()
@@ -91,8 +94,9 @@ class Settings:
         if plan_path := variables.get(PLAN_VARIABLE):
             self.plan = read_plan(Path(plan_path))
             self.app = load_application(Path(self.plan.app))
-            self.rate, self.timeout = self.plan.rate, self.plan.timeout_seconds
-            self.max_in_flight, self.duration = self.plan.max_in_flight, self.plan.duration_seconds
+            share = self.plan.workers
+            self.rate, self.timeout = self.plan.rate / share, self.plan.timeout_seconds
+            self.max_in_flight, self.duration = max(1, self.plan.max_in_flight // share), self.plan.duration_seconds
             self.mix = self.plan.mix
             self.seed: int | str = self.plan.seed
             proxy = self.plan.proxy
@@ -164,12 +168,24 @@ class Driver:
         self._loops: list[OpenLoop] = []
         self._finishing = False
         self._finished = Event()
-        self.output = Output(Path(self.settings.plan.output)) if self.settings.plan is not None else None
+        self.output: Output | None = None
+        self.reports: Reports | None = None
+        self._master: Master | None = None
+        plan, runner = self.settings.plan, environment.runner
+        if plan is not None and isinstance(runner, WorkerRunner):
+            self.reports = Reports()
+            attach_worker(environment, self.reports, self.finish)
+        elif plan is not None:
+            self.output = Output(Path(plan.output))
+            if isinstance(runner, MasterRunner):
+                self._master = Master(environment, self.output.add)
 
     def run(self) -> None:
         """One user: a stream of arrivals until the schedule, the plan or locust ends it."""
         settings = self.settings
-        number = next(self._numbers)
+        runner = self._environment.runner
+        first = runner.worker_index if isinstance(runner, WorkerRunner) else 0
+        number = next(self._numbers) + first
         seed = f"{settings.seed}/{number}" if number else settings.seed
         loop = OpenLoop(
             settings.app,
@@ -193,6 +209,8 @@ class Driver:
         self._finishing = True
         for loop in self._loops:
             loop.stop()
+        if self._master is not None:
+            self._master.finish(self.settings.timeout + 2.0)
         with gevent.Timeout(self.settings.timeout + 1.0, False):
             for loop in self._loops:
                 loop.drain()
@@ -207,7 +225,9 @@ class Driver:
 
     def _record(self, result: RequestResult) -> None:
         if self.output is not None:
-            self.output.add(result)
+            self.output.add(format_line(result))
+        elif self.reports is not None:
+            self.reports.add(format_line(result))
         failure: str | None = result.error
         if failure is None and result.status is not None and result.status >= 500:
             failure = f"status {result.status}"
