@@ -58,7 +58,8 @@ def test_a_good_resource_is_admitted(text: str) -> None:
         ),
         (
             "apiVersion: policy.linkerd.io/v1alpha1\nkind: HTTPLocalRateLimitPolicy\n"
-            "metadata: {name: a, namespace: s}\nspec: {targetRef: {group: policy.linkerd.io, kind: Server, name: x}, total: {requestsPerSecond: 5}}",
+            "metadata: {name: a, namespace: s}\nspec: "
+            "{targetRef: {group: policy.linkerd.io, kind: Server, name: x}, total: {requestsPerSecond: 5}}",
             "requestsPerSecond: 5",
             "requestsPerSecond: 0",
             "spec.total.requestsPerSecond: must be greater than 0",

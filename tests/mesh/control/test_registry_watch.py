@@ -98,8 +98,8 @@ def test_a_watch_begins_with_a_snapshot_of_endpoints_and_profile(registry: Regis
     endpoints, profile = registry.watch(f"/v1/destinations/{AUTHORITY}").take()
     assert isinstance(endpoints, Endpoints)
     assert [(e.address, e.pod, e.identity) for e in endpoints.endpoints] == [
-        ("127.9.0.5:4143", "cart-0", CART),
-        ("127.9.0.6:4143", "cart-1", CART),
+        ("127.9.0.5:8080", "cart-0", CART),
+        ("127.9.0.6:8080", "cart-1", CART),
     ]
     assert isinstance(profile, Profile)
     assert not profile.exists
@@ -112,13 +112,13 @@ def test_a_pod_that_falls_unready_is_removed_and_comes_back(registry: Registry) 
     registry.discovery.poll()
     (change,) = lines.take()
     assert isinstance(change, EndpointsChange)
-    assert (change.remove, change.add) == (("127.9.0.5:4143",), ())
+    assert (change.remove, change.add) == (("127.9.0.5:8080",), ())
     assert change.version == before.version + 1
     assert change.published_at >= before.published_at
     registry.write("slice.yaml", endpoint_slice(("cart-0", "127.9.0.5", True), ("cart-1", "127.9.0.6", True)))
     registry.discovery.poll()
     (change,) = lines.take()
-    assert [e.address for e in change.add] == ["127.9.0.5:4143"]
+    assert [e.address for e in change.add] == ["127.9.0.5:8080"]
 
 
 def test_a_service_without_ready_pods_is_an_empty_list_and_not_unknown(registry: Registry) -> None:
