@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lightkube import Client
@@ -21,7 +21,7 @@ from mesh.commands.check import data_plane_facts, webhook_facts
 from mesh.commands.check.checks.pre import CREATE, READ
 from mesh.commands.check.cluster_facts import component_of, node_of, pod_of, service_of
 from mesh.commands.check.expected import expected_objects
-from mesh.commands.check.facts import Facts, Viz
+from mesh.commands.check.facts import Facts, Pod, Viz
 from mesh.commands.check.identity_facts import secret_pem
 from mesh.commands.check.objects import PARALLEL, compare, ref
 from mesh.commands.check.reader import Json, Reader, Refused, Unlearned
@@ -131,13 +131,23 @@ def _control_plane(reader: Reader, client: Client, found: dict[str, Any], scope:
     found["components"] = reader.learn(
         "components", lambda: tuple(component_of(found) for found in reader.list(deployments)), ()
     )
-    found["pods"] = reader.learn("pods", lambda: tuple(pod_of(pod, image) for pod in reader.list(f"{home}/pods")), ())
+    pods = reader.learn("pods", lambda: tuple(pod_of(pod, image) for pod in reader.list(f"{home}/pods")), ())
+    found["pods"] = tuple(_explained(reader, pod, f"{home}/pods/{pod.name}/log") for pod in pods)
     _identity(reader, found, home)
     found["served"] = served(client.config, scope.namespace, found["pods"], values or Values())
     found["webhooks"] = reader.learn(
         "webhooks", lambda: webhook_facts.learn(reader, scope.namespace, scope.data_namespace, expected), ()
     )
     found["viz"] = reader.learn("viz", lambda: _viz(reader, client, scope, expected, image), None)
+
+
+def _explained(reader: Reader, pod: Pod, log: str) -> Pod:
+    """A pod whose containers end again and again says why in its log, mostly in the last line."""
+    if "exit code" not in pod.trouble:
+        return pod
+    waiting = [name for name, ready in pod.containers.items() if not ready]
+    said = [f"{name} says: {line}" for name in waiting if (line := reader.last_line(log, name))]
+    return replace(pod, trouble="; ".join([pod.trouble, *said]))
 
 
 def _values(reader: Reader, found: dict[str, Any], home: str) -> None:

@@ -15,6 +15,7 @@ import httpx2
 import msgspec
 
 PAGE = "500"
+MAX_LINE = 300
 Json = dict[str, Any]
 T = TypeVar("T")
 Otherwise = TypeVar("Otherwise")
@@ -67,6 +68,19 @@ class Reader:
             if not token:
                 return items
             query["continue"] = token
+
+    def last_line(self, log: str, container: str) -> str:
+        """What a container last wrote, in this life or the one before; empty where that may not be read."""
+        for previous in ("false", "true"):
+            params = {"container": container, "tailLines": "5", "previous": previous}
+            try:
+                response = self._http.get(log, params=params)
+            except httpx2.HTTPError:
+                return ""
+            lines = response.text.splitlines() if response.status_code == 200 else []
+            if said := [line.strip() for line in lines if line.strip()]:
+                return said[-1][:MAX_LINE]
+        return ""
 
     def request(self, method: str, path: str, params: Mapping[str, str] | None = None, body: object = None) -> Json:
         """The JSON answer.

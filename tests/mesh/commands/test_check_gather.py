@@ -41,6 +41,7 @@ class Api:
 
     def __init__(self) -> None:
         self.objects: dict[str, Json] = {}
+        self.logs: dict[tuple[str, str], str] = {}
         self.refusals: dict[str, tuple[int, str]] = {}
         self.trial: Callable[[str, Json], tuple[int, Json]] = self._trial
         for manifest in expected_objects(Values()):
@@ -90,6 +91,8 @@ class Api:
             return httpx2.Response(status, json=answer)
         if place == "/version":
             return httpx2.Response(200, json={"gitVersion": "v1.34.4"})
+        if place.endswith("/log"):
+            return httpx2.Response(200, text=self._log(place.split("/")[-2], request.url.params))
         if "/proxy/" in place:
             return httpx2.Response(200, text="viz")
         if place in self.objects:
@@ -97,6 +100,10 @@ class Api:
         if place in self.lists or place.rpartition("/")[2] in ("pods", "services", "deployments"):
             return httpx2.Response(200, json={"items": self.lists.get(place, [])})
         return httpx2.Response(404, json={"message": f"{place} not found"})
+
+    def _log(self, pod: str, params: httpx2.QueryParams) -> str:
+        """The container has just been started again: all it ever said is in its life before."""
+        return self.logs.get((pod, params["container"]), "") if params["previous"] == "true" else ""
 
     def client(self) -> Client:
         config = KubeConfig.from_one(cluster=Cluster(server="http://fake"), user=User(token="t"))
@@ -253,6 +260,21 @@ def test_why_a_pod_does_not_come_up_is_read_from_its_containers() -> None:
         }
     ]
     assert pod_of(pod).trouble == "container policy: CrashLoopBackOff (last exit code 2, Error)"
+
+
+def test_a_container_that_ends_is_quoted_with_its_last_words() -> None:
+    api = Api()
+    pod = running("linkerd-destination-1", "policy")
+    pod["status"]["containerStatuses"][0] = {
+        "name": "policy",
+        "ready": False,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 2, "reason": "Error"}},
+    }
+    api.lists["/api/v1/namespaces/linkerd/pods"] = [pod]
+    api.logs["linkerd-destination-1", "policy"] = "starting\n--listen: 0.0.0.0:x is not IP:PORT\n\n"
+    text = api.errors()["control plane pods are ready"]
+    assert text.endswith("(last exit code 2, Error); policy says: --listen: 0.0.0.0:x is not IP:PORT")
 
 
 def test_a_stuck_rollout_is_quoted() -> None:
