@@ -97,8 +97,17 @@ class Stream:
 class HttpServer:
     """Listens on one address. `credentials` None: plain HTTP (admin)."""
 
-    def __init__(self, name: str, handler: Handler, metrics: Metrics, context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        handler: Handler,
+        metrics: Metrics,
+        context: ssl.SSLContext | None = None,
+        *,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
         self.name = name
+        self.max_body_bytes = max_body_bytes
         self.handler = handler
         self.metrics = metrics
         self.connections: set[Connection] = set()
@@ -228,7 +237,7 @@ class Connection(asyncio.Protocol):
         self._count_head(len(name) + len(value))
 
     def on_body(self, body: bytes) -> None:
-        if len(self._body) + len(body) > MAX_BODY_BYTES:
+        if len(self._body) + len(body) > self._server.max_body_bytes:
             self._refusal = 413
         else:
             self._body += body

@@ -61,7 +61,8 @@ class Discovery:
         ).counter()
         self.tcp = TcpOutbound(loop, config, telemetry, credentials, self)
         copies = telemetry.registry.counters("outbound_http_mirrors_total", "Copies of mirrored requests.")
-        self.mirrors = Mirrors(loop, rng, copies.counter({"result": "sent"}), copies.counter({"result": "dropped"}))
+        sent, dropped = copies.counter({"result": "sent"}), copies.counter({"result": "dropped"})
+        self.mirrors = Mirrors(loop, rng, sent, dropped, self.abandon)
         for authority, endpoints in (config.static_endpoints or {}).items():
             self._add_static(authority, endpoints)
 

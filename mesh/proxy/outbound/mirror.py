@@ -7,6 +7,7 @@ is dropped as soon as it would cost anything: when too many are under way, or wh
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,16 @@ class Mirrors:
     observers: tuple[Observer, ...] = ()
     recorder: Recorder | None = None
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, rng: Random, sent: Counter, dropped: Counter) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        rng: Random,
+        sent: Counter,
+        dropped: Counter,
+        abandon: Callable[[Request], None],
+    ) -> None:
+        """`abandon`: nobody waits any more for a copy's destination to be known."""
+        self._abandon = abandon
         self.deadlines = Deadlines(loop)
         self.rng = rng
         self.sent = sent
