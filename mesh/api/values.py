@@ -93,6 +93,8 @@ class Injector(Component, frozen=True, kw_only=True):
 
 
 class Probe(Section, frozen=True, kw_only=True):
+    """How the kubelet asks the proxy's admin port. Times in seconds."""
+
     initial_delay_seconds: int = 0
     period_seconds: int = 10
     timeout_seconds: int = 1
@@ -145,11 +147,13 @@ class ProxyInit(Section, frozen=True, kw_only=True):
     ignore_inbound_ports: str = "4567,4568"
     """Ports and ranges, comma-separated, that are not redirected. Linkerd's (Galera's replication)."""
     ignore_outbound_ports: str = "4567,4568"
+    """The same for connections that the pod opens."""
     skip_subnets: str = ""
     """Source networks, comma-separated, whose connections are not redirected inbound."""
     iptables_mode: str = "nft"
     """nft, or legacy for nodes whose kernel has no nf_tables. nft as Linkerd."""
     log_level: str = "info"
+    """debug, info, warn or error."""
     resources: Resources = Resources()
 
 
@@ -166,6 +170,7 @@ class NetworkPolicies(Section, frozen=True, kw_only=True):
     """What may reach the mesh's own pods, and what they may reach. They say nothing about users' pods."""
 
     enabled: bool = True
+    """Off where the network plugin is known to mishandle them, or others write them."""
     api_server_ports: str = "443,6443"
     """Ports, comma-separated, on which the API server is reached: its Service's, and its own behind that."""
 
@@ -195,7 +200,9 @@ class Values(Section, frozen=True, kw_only=True):
     """Ignore: with the injector down, pods start without a sidecar. Fail: they do not start. Linkerd's default; --ha
     sets Fail."""
     node_selector: dict[str, str] = msgspec.field(default_factory=lambda: {"kubernetes.io/os": "linux"})
+    """Labels of nodes that may run the mesh's own pods."""
     tolerations: tuple[dict[str, Any], ...] = ()
+    """Taints that the mesh's own pods put up with, as in a pod's spec."""
     identity: Identity = Identity()
     destination: Component = Component()
     """The container that streams endpoints and profiles."""

@@ -10,6 +10,7 @@ import yaml
 from msgspec.structs import replace
 
 from mesh.api.values import VERSION, Image, Values
+from mesh.deploy.reference import BEGIN, END, values_table, written
 from mesh.deploy.values import InvalidValues, dump_values, field_names, load_values, read_values, to_mapping
 
 
@@ -109,11 +110,19 @@ def test_an_upgrade_moves_the_image_on_unless_the_user_chose_it() -> None:
     assert read_values(base=chosen).version == VERSION
 
 
-def test_every_field_is_documented_for_users() -> None:
+def test_the_page_for_users_has_every_field_as_it_is_now() -> None:
     page = (Path(__file__).parents[3] / "docs" / "kubernetes.md").read_text()
-    missing = [name for name in field_names() if not isinstance(_value(name), dict) and f"`{name}`" not in page]
-    patterns = ("resources.", "Probe.")
-    assert [name for name in missing if not any(pattern in name for pattern in patterns)] == []
+    assert page == written(page), "run python -m mesh.deploy.reference"
+    table = page.partition(BEGIN)[2].partition(END)[0]
+    grouped = {name for name in field_names() if ".resources." in name or "Probe." in name}
+    for name in field_names():
+        if name not in grouped and not isinstance(_value(name), dict):
+            assert f"| `{name}` |" in table
+
+
+def test_every_field_says_what_it_is() -> None:
+    rows = [row.split(" | ") for row in values_table().splitlines()[2:]]
+    assert [row[0] for row in rows if row[2].strip(" |") == ""] == []
 
 
 def _value(name: str) -> object:
