@@ -72,6 +72,8 @@ def rows(
             _count_answers(answers, before, after)
     users = defaultdict(set)
     for key, traffic in found.items():
+        if len(answers) == 1:  # a proxy of one port: it may be dialled at another one than its app's
+            traffic.ports = set(answers) if traffic.ports else set()
         for port in traffic.ports:
             users[port].add(key)
     return [

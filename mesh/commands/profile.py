@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +25,6 @@ from mesh.commands.profiles import (
 from mesh.commands.tap import harmless, tap_parameters
 from mesh.commands.viz_api import viz
 from mesh.control.names import is_dns_name, is_label
-from mesh.viz.tap import TAPPING
 
 
 def profile(
@@ -93,27 +91,29 @@ def _open_api(path: Path) -> list[Manifest]:
 
 
 def _tap(resource: str, seconds: float, limit: int, options: ClusterOptions) -> list[Manifest]:
+    """From viz's `top`, which adds a tap up and says once a second how far it is, requests or not."""
     with viz(options) as api:
         parameters = tap_parameters(api, (resource,), False, None, None)
-        with api.stream("tap", **parameters, direction="inbound") as events:
-            requests = list(seen_requests(events, seconds, time.monotonic))
-    if not requests:
-        raise CommandFailed(f"--tap {resource}: no requests in {seconds:.0f} s; send some, or give --tap-duration")
-    return from_requests(requests, limit)
+        with api.stream("top", **parameters, direction="inbound") as snapshots:
+            last = last_within(snapshots, seconds)
+    for note in last.get("notes") or ():
+        print(f"note: {harmless(note)}", file=sys.stderr)
+    if not last.get("tapping"):
+        raise CommandFailed(
+            f"--tap {resource}: no proxy could be tapped" + ("; see above" if last.get("notes") else "")
+        )
+    if not last["rows"]:
+        raise CommandFailed(f"--tap {resource}: no requests in {seconds:g} s; send some, or give --tap-duration")
+    return from_requests({(row["method"], row["path"]): row["count"] for row in last["rows"]}, limit)
 
 
-def seen_requests(
-    events: Iterator[dict[str, Any]], seconds: float, clock: Callable[[], float]
-) -> Iterator[tuple[str, str]]:
-    """Method and path of each request that begins before the time is up."""
-    deadline = clock() + seconds
-    for event in events:
-        if clock() > deadline:
-            return
-        if event["event"] == "requestInit":
-            yield str(event.get("method", "")), str(event.get("path", "/"))
-        elif event["event"] == "note" and event["text"] != TAPPING:
-            print(f"note: {harmless(event['text'])}", file=sys.stderr)
+def last_within(snapshots: Iterable[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """The first snapshot after so many seconds of tapping, or the last there is."""
+    last: dict[str, Any] = {}
+    for last in snapshots:
+        if last["seconds"] >= seconds:
+            break
+    return last
 
 
 def _seconds(text: str) -> float:

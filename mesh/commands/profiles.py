@@ -154,13 +154,15 @@ def _classes(responses: object) -> Iterable[Manifest]:
 # ---- tap
 
 
-def from_requests(requests: Iterable[tuple[str, str]], limit: int = ROUTE_LIMIT) -> list[Manifest]:
+def from_requests(requests: Mapping[tuple[str, str], int], limit: int = ROUTE_LIMIT) -> list[Manifest]:
     """Routes of requests that were seen, the most frequent `limit` of them.
 
     Args:
-        requests: method and path (a query is left out) of each.
+        requests: how often each method and path (a query is left out) was seen.
     """
-    seen = Counter((method.upper(), template_of(path)) for method, path in requests)
+    seen: Counter[tuple[str, str]] = Counter()
+    for (method, path), count in requests.items():
+        seen[method.upper(), template_of(path)] += count
     kept = [route for route, _ in sorted(seen.items(), key=lambda item: (-item[1], item[0]))[:limit]]
     return [
         {"name": f"{method} {path}", "condition": {"method": method, "pathRegex": path_regex(path)}}

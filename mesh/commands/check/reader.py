@@ -79,7 +79,7 @@ class Reader:
                 return ""
             lines = response.text.splitlines() if response.status_code == 200 else []
             if said := [line.strip() for line in lines if line.strip()]:
-                return said[-1][:MAX_LINE]
+                return "".join(c for c in said[-1][:MAX_LINE] if c.isprintable())  # nothing that moves the cursor
         return ""
 
     def request(self, method: str, path: str, params: Mapping[str, str] | None = None, body: object = None) -> Json:

@@ -68,6 +68,19 @@ def test_several_pods_are_added_up() -> None:
     assert (row.rps, row.success) == (4.0, 0.25)
 
 
+def test_a_proxy_of_one_port_may_be_dialled_at_another() -> None:
+    def dialled(found: Exposition) -> Exposition:
+        values = {
+            (name, text.replace("8080", "4143") if "authz" in name else text): value
+            for (name, text), value in found.values.items()
+        }
+        return Exposition(values=values, histograms=found.histograms)
+
+    before, after = dialled(scrape(0, 0, 0, 0, 0)), dialled(scrape(10, 0, 9, 1, 10))
+    (row,) = [row for row in rows([POLICY], [(before, after)], 5.0) if row.rps]
+    assert row.success == 0.9
+
+
 def test_success_is_left_open_where_two_authorizations_share_a_port() -> None:
     before, after = scrape(0, 0, 0, 0, 0), scrape(10, 0, 10, 0, 10)
     other = {

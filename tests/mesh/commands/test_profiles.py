@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mesh.api.messages import Profile
 from mesh.api.resources import ServiceProfile
 from mesh.commands.cluster import ClusterOptions
 from mesh.commands.errors import CommandFailed
-from mesh.commands.profile import profile, seen_requests
+from mesh.commands.profile import last_within, profile
 from mesh.commands.profiles import (
     InvalidOpenApi,
     from_open_api,
@@ -113,7 +114,7 @@ def test_the_template_loads_as_it_is(tmp_path: Path) -> None:
 def test_seen_requests_become_routes_with_ids_folded(tmp_path: Path) -> None:
     seen = [("GET", f"/books/{number}?page=2") for number in range(50)]
     seen += [("get", "/books/new"), ("POST", "/pay/0d4f7c1e-0f7c-4f0e-9a46-0a4bb5a3f0aa/confirm")]
-    _, message = loaded(manifest(NAME, from_requests(seen)), tmp_path)
+    _, message = loaded(manifest(NAME, from_requests(Counter(seen))), tmp_path)
     assert [route.name for route in message.routes] == [
         "GET /books/new",
         "GET /books/{id}",
@@ -124,7 +125,7 @@ def test_seen_requests_become_routes_with_ids_folded(tmp_path: Path) -> None:
 
 def test_only_the_most_frequent_routes_are_kept() -> None:
     seen = [("GET", "/often")] * 3 + [("GET", "/twice")] * 2 + [("GET", "/once")]
-    assert [route["name"] for route in from_requests(seen, limit=2)] == ["GET /often", "GET /twice"]
+    assert [route["name"] for route in from_requests(Counter(seen), limit=2)] == ["GET /often", "GET /twice"]
 
 
 @pytest.mark.parametrize("path", ["/v2", "/health", "/deadbeef", "/books", "/", ""])
@@ -160,13 +161,8 @@ def test_bad_input_is_one_line(arguments: dict[str, Any], said: str) -> None:
         profile("web", **arguments)
 
 
-def test_tapped_requests_count_until_the_time_is_up(capsys: pytest.CaptureFixture[str]) -> None:
-    now = iter([0.0, 1.0, 2.0, 3.0, 6.0])
-    events = [
-        {"event": "note", "text": "tapping"},
-        {"event": "note", "text": "cannot be tapped: \x1b[2J"},
-        {"event": "requestInit", "method": "GET", "path": "/a"},
-        {"event": "requestInit", "method": "GET", "path": "/too-late"},
-    ]
-    assert list(seen_requests(iter(events), 5.0, lambda: next(now))) == [("GET", "/a")]
-    assert capsys.readouterr().err == "note: cannot be tapped: \\x1b[2J\n"
+def test_the_first_snapshot_after_the_duration_is_taken() -> None:
+    snapshots = [{"seconds": at, "rows": []} for at in (0.9, 2.1, 3.1)]
+    assert last_within(snapshots, 2.0)["seconds"] == 2.1
+    assert last_within(snapshots, 9.0)["seconds"] == 3.1
+    assert last_within([], 2.0) == {}
