@@ -23,13 +23,13 @@ _ADMISSION = "admissionregistration.k8s.io"
 
 def webhook_rules(configurations: str, configuration: str) -> tuple[Rule, ...]:
     """For the whole cluster: a webhook configuration, which is in no namespace."""
-    return (Rule((_ADMISSION,), (configurations,), (*READ, "patch"), (configuration,)),)
+    return (Rule((_ADMISSION,), (configurations,), ("get", "patch"), (configuration,)),)
 
 
 def webhook_namespace_rules(secret: str) -> tuple[Rule, ...]:
     """For our own namespace: the Secret with the webhook's certificate."""
     return (
-        Rule(("",), ("secrets",), (*READ, "update", "patch"), (secret,)),
+        Rule(("",), ("secrets",), ("get", "update"), (secret,)),
         Rule(("",), ("secrets",), ("create",)),
     )
 

@@ -16,12 +16,12 @@ import jsonschema
 import msgspec
 import pytest
 import yaml
-from example_manifests import EXTERNAL_WORKLOAD, examples
 
 from mesh.api import resources
 from mesh.api.resources import AnyResource
 from mesh.control.registry.manifests import InvalidManifest, read_manifest
 from mesh.deploy.crds import crds, gateway_routes
+from tests.mesh.deploy.example_manifests import EXTERNAL_WORKLOAD, examples
 
 Json = dict[str, Any]
 
