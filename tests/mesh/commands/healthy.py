@@ -34,7 +34,7 @@ def serving(
     authority: Authority,
     *,
     now: float = NOW,
-    lifetime: float = 30 * 86_400.0,
+    lifetime: float = 200 * 86_400.0,
     key: ec.EllipticCurvePrivateKey | None = None,
 ) -> str:
     """A webhook's own certificate."""

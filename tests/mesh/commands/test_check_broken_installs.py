@@ -299,13 +299,13 @@ WARNINGS: dict[str, tuple[Facts, str, str]] = {
             webhooks=(
                 replace(
                     webhook("proxy-injector"),
-                    serving_pem=serving("proxy-injector", STRANGER, lifetime=3600),
+                    serving_pem=serving("proxy-injector", STRANGER, lifetime=50 * 86_400),
                     ca_bundle_pem=STRANGER.certificate_pem,
                 ),
                 VALIDATOR,
             )
         ),
-        "proxy-injector cert is valid for at least a day",
+        "proxy-injector cert is valid for at least 60 days",
         "will expire at",
     ),
     "an anchor of an old rotation": (
@@ -315,6 +315,15 @@ WARNINGS: dict[str, tuple[Facts, str, str]] = {
         ),
         "trust anchors are within their validity period",
         "old: expired at",
+    ),
+    "a leaf still hangs from the anchor that is to go": (
+        broken(
+            anchors_pem=ANCHOR.certificate_pem + STRANGER.certificate_pem,
+            bundles=(),
+            proxies=(replace(PROXY, chain_pem=leaf_chain(create_issuer(STRANGER, now=NOW))),),
+        ),
+        "data plane proxies certificates come from the issuer's trust anchor",
+        "other.anchor, which no longer signs the issuer",
     ),
     "inject as a label": (
         broken(data_pods=(replace(APP, labels={**APP.labels, "linkerd.io/inject": "enabled"}),)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from mesh.commands.check.certificates import name, out_of_time, read, timestamp, vouched
-from mesh.commands.check.checks.identity import anchors
+from mesh.commands.check.checks.identity import anchors, issuer_chain
 from mesh.commands.check.checks.versions import installed_version
 from mesh.commands.check.facts import Facts, Pod, Service
 from mesh.commands.check.judge import SKIP, Category, Check, Verdict, error, listed, warning
@@ -45,6 +45,24 @@ def certificates_vouched(facts: Facts) -> Verdict:
     ]
     do = f"put its anchor back into the bundle until all leaves are renewed, or {RESTART}"
     return error(listed(lines), do) if lines else None
+
+
+def of_the_issuers_anchor(facts: Facts) -> Verdict:
+    """In a rotation, an anchor may be dropped only once nothing hangs from it any more (linkerd2 #4287)."""
+    bundle, issuer = anchors(facts), issuer_chain(facts)
+    signing = [anchor for anchor in bundle if vouched(issuer, [anchor])]
+    if len(bundle) < 2 or not signing:
+        return SKIP
+    shown = [(proxy.pod.place, proxy.chain_pem) for proxy in facts.proxies]
+    shown += [(f"{served.pod} ({served.component})", served.chain_pem) for served in facts.served]
+    lines = []
+    for who, pem in shown:
+        chain = read(pem, "leaf")
+        old = [anchor for anchor in bundle if chain and vouched(chain, [anchor])]
+        if old and not vouched(chain, signing):
+            lines.append(f"{who}: hangs from {name(old[0])}, which no longer signs the issuer")
+    do = "keep that anchor until these have renewed (at 70% of a leaf's life), or restart them"
+    return warning(listed(lines), do) if lines else None
 
 
 def leaves_in_time(facts: Facts) -> Verdict:
@@ -185,6 +203,7 @@ CATEGORIES = (
         (
             Check("trust anchors are replicated to meshed namespaces", bundles_replicated, needs=("bundles",)),
             Check("data plane proxies certificate match CA", certificates_vouched, needs=("proxies",)),
+            Check("data plane proxies certificates come from the issuer's trust anchor", of_the_issuers_anchor),
             Check("data plane proxies certificates are within their validity period", leaves_in_time),
         ),
     ),

@@ -10,8 +10,12 @@ from mesh.commands.check.certificates import ends_soon, name, out_of_time, read,
 from mesh.commands.check.facts import Facts
 from mesh.commands.check.judge import SKIP, Category, Check, Finding, Verdict, error, listed, warning
 
-ROTATE_ANCHOR = "rotate the trust anchor: docs/kubernetes.md#rotate-the-trust-anchor"
-ROTATE_ISSUER = "issue a new one and replace the Secret; it is taken at once: docs/kubernetes.md#rotate-the-issuer"
+ROTATE_ANCHOR = (
+    "rotate it with `gameday mesh create-anchor` and `trust-anchors`: docs/kubernetes.md#rotate-certificates"
+)
+ROTATE_ISSUER = (
+    "issue a new one: `gameday mesh rotate-issuer` (docs/kubernetes.md#rotate-certificates); it is taken within seconds"
+)
 ANCHORS = "ConfigMap linkerd-identity-trust-roots"
 ISSUER = "Secret linkerd-identity-issuer"
 
@@ -39,7 +43,12 @@ def config_valid(facts: Facts) -> Verdict:
     elif not facts.issuer_key_matches:
         lines.append(f"{ISSUER}: tls.key is not the key of tls.crt")
     return (
-        error("\n".join(lines), "put back the files of the install, or rotate: docs/kubernetes.md") if lines else None
+        error(
+            "\n".join(lines),
+            "put back what the install had, or `gameday mesh rotate-issuer`: docs/kubernetes.md#rotate-certificates",
+        )
+        if lines
+        else None
     )
 
 

@@ -15,8 +15,6 @@ from mesh.commands.check.facts import Facts, Webhook
 from mesh.commands.check.judge import SKIP, Category, Check, Verdict, error, listed, warning
 
 NAMES = ("proxy-injector", "policy-validator")
-SOON_SECONDS = 86_400.0
-"""The control plane issues and rotates these certificates itself: less than a day left means that it does not."""
 RENEW = "delete the Secret {secret}: the control plane issues a new one and writes its CA into the configuration"
 
 
@@ -41,7 +39,8 @@ def certificate_valid(name: str, facts: Facts) -> Verdict:
     lines += _stale(name, facts, authorities)
     if not webhook.key_matches:
         lines.append(f"Secret {webhook.secret}: tls.key is not the key of tls.crt")
-    late = [line for certificate in (chain[0], *authorities) if (line := out_of_time(certificate, facts.now))]
+    used = [authority for authority in authorities if vouched(chain[:1], [authority])]  # others are of before a renewal
+    late = [line for certificate in (chain[0], *used) if (line := out_of_time(certificate, facts.now))]
     lines += dict.fromkeys(late)
     names = dns_names(chain[0])
     lines += [f"certificate is not for {host}, but {', '.join(names)}" for host in webhook.hosts if host not in names]
@@ -59,11 +58,12 @@ def _stale(name: str, facts: Facts, authorities: list[x509.Certificate]) -> list
 
 
 def certificate_lasts(name: str, facts: Facts) -> Verdict:
+    """The control plane renews it when a third of its year is left: less than 60 days means that it does not."""
     webhook = _webhook(name, facts)
     chain = read(webhook.serving_pem, "") if webhook is not None else []
     if webhook is None or not chain or out_of_time(chain[0], facts.now):
         return SKIP
-    line = ends_soon(chain[0], facts.now, SOON_SECONDS)
+    line = ends_soon(chain[0], facts.now)
     return warning(line, RENEW.format(secret=webhook.secret)) if line else None
 
 
@@ -94,7 +94,7 @@ CATEGORY = Category(
         for name in NAMES
         for check in (
             Check(f"{name} webhook has valid cert", partial(certificate_valid, name), needs=("webhooks",)),
-            Check(f"{name} cert is valid for at least a day", partial(certificate_lasts, name), needs=("webhooks",)),
+            Check(f"{name} cert is valid for at least 60 days", partial(certificate_lasts, name), needs=("webhooks",)),
             Check(f"{name} webhook does its work (dry run)", partial(works, name), needs=("webhooks",)),
         )
     ),
