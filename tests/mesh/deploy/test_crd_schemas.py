@@ -7,6 +7,7 @@ The reverse holds for shape; what needs judgement (a reference of the wrong kind
 from __future__ import annotations
 
 import copy
+import json
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +66,7 @@ def schema_takes(manifest: Json) -> bool:
 
 def loader_takes(manifest: Json) -> bool:
     try:
-        read_manifest(yaml.safe_dump(manifest), Path("x.yaml"))
+        read_manifest(json.dumps(manifest), Path("x.yaml"))
     except InvalidManifest:
         return False
     return True

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mesh.api.values import load_values
+from mesh.control import config as control
 from mesh.control.names import component_name
+from mesh.deploy import pod
 from mesh.deploy.credentials import create_credentials
 from mesh.deploy.labels import CONTROL_PLANE_NS, PART_OF
 from mesh.deploy.objects import crd_objects, install_objects
 from mesh.deploy.values import read_values
+from mesh.viz import config as viz
 
 CREDENTIALS = create_credentials("cluster.local")
 Json = dict[str, Any]
@@ -171,3 +175,19 @@ def test_components_are_started_with_the_names_that_the_identities_have() -> Non
         name = arguments[arguments.index("--local-name") + 1]
         assert name == component_name("destination", "mesh.example")
         assert arguments[arguments.index("--identity-name") + 1] == component_name("identity", "mesh.example")
+
+
+def test_every_container_is_started_with_flags_that_its_program_takes(tmp_path: Path) -> None:
+    for name, value in (("token", "x"), ("ca.crt", CREDENTIALS.trust_anchors)):
+        (tmp_path / name).write_text(value)
+    programs = {"mesh.control": control.parse, "mesh.viz": viz.parse}
+    seen = set()
+    for deployment in of_kind(objects(ha=True), "Deployment").values():
+        for container in deployment["spec"]["template"]["spec"]["containers"]:
+            module = container["command"][-1]
+            arguments = [argument.replace(pod.ANCHORS_FILE, str(tmp_path / "ca.crt")) for argument in container["args"]]
+            arguments = [argument.replace(pod.TOKEN_FILE, str(tmp_path / "token")) for argument in arguments]
+            if module in programs:
+                programs[module](arguments)
+                seen.add(container["name"])
+    assert seen == {"identity", "destination", "policy", "viz"}
