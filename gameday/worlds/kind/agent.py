@@ -60,6 +60,7 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 LIST_SECONDS, LIST_TIMEOUT_SECONDS = 1.0, 3.0
 RESULTS_SECONDS = 0.2
 SILENCE_SECONDS = 2.0
+REACH_SECONDS = 15.0
 CPU, MEMORY = "process_cpu_seconds_total", "process_resident_memory_bytes"
 
 
@@ -129,7 +130,7 @@ class Agent:
         self._mesh_namespace: str = arguments.mesh_namespace
         self._app = Path(arguments.app)
         self._folder = Path(arguments.spool)
-        app = load_application(self._app)
+        app = self._topology = load_application(self._app)
         self._spool = Spool(self._folder / "spool.ndjson")
         self._fleet = Fleet(frozenset(service.name for service in app.services if service.command is None))
         self._blocked: dict[str, tuple[str, ...]] = {}
@@ -197,6 +198,7 @@ class Agent:
     async def _start_load(self, plan: LoadPlan) -> None:
         if self._plan is not None:
             return
+        await self._reach_services()
         self._plan = msgspec.structs.replace(
             plan, app=str(self._app), proxy=None, direct=True, output=str(self._folder / "requests.ndjson")
         )
@@ -211,6 +213,22 @@ class Agent:
                 stderr=asyncio.subprocess.STDOUT,
             )
         self._watching = asyncio.create_task(self._watch_load(self._load))
+
+    async def _reach_services(self) -> None:
+        """Waits until every service that a journey begins or goes on with takes connections.
+
+        A pod is ready a moment before the nodes' rules lead to it; load must not be sent into that moment.
+        """
+        steps = {step.service for journey in self._topology.journeys for step in journey.steps}
+        deadline = time.monotonic() + REACH_SECONDS
+        for service in (self._topology.service(name) for name in sorted(steps)):
+            while time.monotonic() < deadline:
+                try:
+                    _, writer = await asyncio.wait_for(asyncio.open_connection(f"{service.host}.", service.port), 2.0)
+                    writer.transport.abort()
+                    break
+                except (OSError, TimeoutError):
+                    await asyncio.sleep(0.2)
 
     async def _watch_load(self, load: asyncio.subprocess.Process) -> None:
         ended = asyncio.create_task(load.wait())

@@ -25,6 +25,10 @@ RUN site=$(/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("pure
  && /venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /app
 
 FROM ${BASE_IMAGE}
+# tc, for the fault network-throttle, which runs in this image beside the pod that it hits.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends iproute2 \
+ && rm -rf /var/lib/apt/lists/* /var/log/*
 COPY --from=build /venv /venv
 COPY --from=build /app /app
 # Home is where programs write what they must; pods mount a volume there, since the root file system is read-only.
