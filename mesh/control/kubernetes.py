@@ -18,8 +18,10 @@ import time
 from typing import TYPE_CHECKING
 
 from mesh.control.admin import admin_handler
+from mesh.control.admission import Admission
+from mesh.control.admission.webhook import judge, place
 from mesh.control.certify import IssuerUnavailable, LeafTerms, Refused
-from mesh.control.config import DiscoveryConfig, IdentityConfig, KubernetesConfig
+from mesh.control.config import Address, DiscoveryConfig, IdentityConfig, KubernetesConfig
 from mesh.control.credentials import server_credentials
 from mesh.control.discovery import Discovery
 from mesh.control.http import HttpServer
@@ -35,6 +37,7 @@ from mesh.control.status.writer import StatusWriter
 from mesh.control.token_review import TokenReviews
 from mesh.control.tokens import ServiceAccount
 from mesh.control.trust_bundle import TrustBundle
+from mesh.control.webhook.server import WebhookServer
 from mesh.kube.api import Api
 from mesh.kube.client import ClusterUnreachable, find_config, service_account_config
 from mesh.kube.events import ISSUED_LEAF, ISSUER_UPDATED, ISSUER_VALIDATION_FAILED, About, Events
@@ -146,6 +149,15 @@ class Cluster:
             process.spawn(work, log)
         if serves_policy:
             self._write_statuses(discovery, loaded, log, metrics)
+        if config.admission is not None:
+            await self._admit(config.admission, discovery, log, metrics)
+
+    async def _admit(self, address: Address, discovery: Discovery, log: Log, metrics: Metrics) -> None:
+        """Not part of `/ready`: proxies need policy also where the webhook's certificate is in trouble."""
+        admission = Admission(lambda: discovery.watches.state.index.servers)
+        webhook = WebhookServer(self._api, place(self._namespace), {"/": judge(admission, log, metrics)}, log, metrics)
+        await self._process.bind(webhook.server, address)
+        self._process.spawn(webhook.run(), log)
 
     def _write_statuses(self, discovery: Discovery, loaded: asyncio.Event, log: Log, metrics: Metrics) -> None:
         election = Election(self._api, self._namespace, POLICY_LEASE, self._me, log)

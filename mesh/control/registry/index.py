@@ -166,6 +166,11 @@ class Index:
             view = self._views[namespace] = before if before is not None and _says_the_same(before, view) else view
         return view
 
+    @property
+    def servers(self) -> list[Server]:
+        """Of all namespaces."""
+        return [server for own in self._inbound.values() for server in own.servers]
+
     def slices(self, service: Key) -> list[EndpointSlice]:
         return self._slices.get(service, [])
 

@@ -10,6 +10,11 @@ import yaml
 
 from mesh.api.resources import Server
 from mesh.control.admission import Admission, validate
+from mesh.control.admission.webhook import judge
+from mesh.control.http import Request, Response
+from mesh.control.metrics import Metrics
+from mesh.control.webhook.review import respond
+from tests.mesh.control.builders import silent_log
 
 SERVER = """
 apiVersion: policy.linkerd.io/v1beta3
@@ -134,3 +139,45 @@ def test_a_second_server_for_the_same_port_of_the_same_pods_is_refused() -> None
     ]
     assert admission.validate({**twin, "metadata": {"name": "other", "namespace": "web"}}) == []
     assert admission.validate(_object(SERVER, ("name: cart,", "name: other,"), ("port: http", "port: admin"))) == []
+
+
+# ---- the webhook
+
+
+def _ask(operation: str, value: Any, before: Any = None) -> Any:
+    body = {
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "u1",
+            "kind": {"group": "policy.linkerd.io", "version": "v1beta3", "kind": "Server"},
+            "operation": operation,
+            "name": "cart",
+            "namespace": "shop",
+            "object": value,
+            "oldObject": before,
+        },
+    }
+    handlers = {"/": judge(Admission(), silent_log()[0], Metrics())}
+    response = respond(Request("POST", "/", msgspec.json.encode(body)), handlers)
+    assert isinstance(response, Response)
+    return msgspec.json.decode(response.body)["response"]
+
+
+def test_a_refusal_names_every_mistake_and_is_a_422() -> None:
+    wrong = _object(SERVER, ("port: http", "port: 0, proxyProtocol: HTTPS"))
+    answer = _ask("CREATE", wrong)
+    assert answer["allowed"] is False
+    assert answer["status"]["code"] == 422
+    assert "spec.port: 0 is not a port" in answer["status"]["message"]
+    assert "spec.proxyProtocol: 'HTTPS' is not one of" in answer["status"]["message"]
+
+
+def test_what_was_stored_wrong_can_still_be_labelled_and_deleted_but_not_changed_to_another_wrong() -> None:
+    wrong = _object(SERVER, ("port: http", "port: 0"))
+    labelled = {**wrong, "metadata": {**wrong["metadata"], "finalizers": []}}
+    answer = _ask("UPDATE", labelled, wrong)
+    assert answer["allowed"]
+    assert "0 is not a port" in answer["warnings"][0]
+    assert _ask("DELETE", None, wrong)["allowed"]
+    assert not _ask("UPDATE", _object(SERVER, ("port: http", "port: 70000")), wrong)["allowed"]
