@@ -106,3 +106,17 @@ def test_the_default_policy_is_a_server_of_its_own() -> None:
     assert rows([open_to_all], [], 0.0) == [
         Row("default", "default:all-unauthenticated", "default/all-unauthenticated")
     ]
+
+
+def test_an_authorization_that_let_nothing_in_meanwhile_does_not_share_the_port() -> None:
+    before, after = scrape(0, 0, 0, 0, 0), scrape(10, 0, 10, 0, 10)
+    idle = {
+        (name, text.replace('authz_name="clients"', 'authz_name="admins"')): 7.0
+        for (name, text) in after.values
+        if name == "inbound_http_authz_allow_total"
+    }
+    before.values.update(idle)
+    after.values.update(idle)
+    found = rows([POLICY], [(before, after)], 5.0)
+    assert [(row.authorization, row.success) for row in found if row.rps] == [("authorizationpolicy/clients", 1.0)]
+    assert "authorizationpolicy/admins" not in {row.authorization for row in found}

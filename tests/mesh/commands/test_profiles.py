@@ -166,3 +166,8 @@ def test_the_first_snapshot_after_the_duration_is_taken() -> None:
     assert last_within(snapshots, 2.0)["seconds"] == 2.1
     assert last_within(snapshots, 9.0)["seconds"] == 3.1
     assert last_within([], 2.0) == {}
+
+
+def test_a_literal_segment_comes_before_a_parameter_whatever_its_letters() -> None:
+    document = {"paths": {"/{user}": {"get": {}}, "/~root": {"get": {}}, "/{user}/a": {"get": {}}}}
+    assert [route["name"] for route in from_open_api(document)] == ["GET /~root", "GET /{user}", "GET /{user}/a"]
