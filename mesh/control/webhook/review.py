@@ -7,13 +7,13 @@ The object under review stays bytes until the one who judges it decodes what it 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
-from mesh.control.http import Request, Response
+from mesh.control.http import Later, Request, Response
 
 API_VERSION = "admission.k8s.io/v1"
 MAX_WARNING = 256
@@ -65,10 +65,10 @@ class Answer:
     """Printed by kubectl beside success."""
 
 
-Handler = Callable[[AdmissionRequest], Answer]
+Handler = Callable[[AdmissionRequest], Answer | Awaitable[Answer]]
 
 
-def respond(request: Request, handlers: Mapping[str, Handler]) -> Response:
+def respond(request: Request, handlers: Mapping[str, Handler]) -> Response | Later:
     """Answers one HTTP request: POST of a review, to the path of one of the handlers."""
     handler = handlers.get(request.path)
     if handler is None:
@@ -81,7 +81,12 @@ def respond(request: Request, handlers: Mapping[str, Handler]) -> Response:
         return _refusal(400, f"no AdmissionReview: {error}")
     if review.api_version != API_VERSION:
         return _refusal(400, f"AdmissionReview of {review.api_version}; this webhook speaks {API_VERSION}")
-    return Response(200, encode(review.request.uid, handler(review.request)))
+    uid, answer = review.request.uid, handler(review.request)
+    return Response(200, encode(uid, answer)) if isinstance(answer, Answer) else Later(_later(uid, answer))
+
+
+async def _later(uid: str, answer: Awaitable[Answer]) -> Response:
+    return Response(200, encode(uid, await answer))
 
 
 def encode(uid: str, answer: Answer) -> bytes:

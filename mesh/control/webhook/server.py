@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from functools import partial
 
-from mesh.control.http import HttpServer, Request, Response
+from mesh.control.http import HttpServer, Later, Request, Response
 from mesh.control.log import Log
 from mesh.control.metrics import Metrics
 from mesh.control.webhook.keeper import Keeper, Place
@@ -58,5 +58,5 @@ class WebhookServer:
         await self.server.serve()
 
 
-def _handle(handlers: Mapping[str, Handler], request: Request) -> Response:
+def _handle(handlers: Mapping[str, Handler], request: Request) -> Response | Later:
     return respond(request, handlers)

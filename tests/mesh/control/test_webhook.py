@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mesh.control.http import Request
+from mesh.control.http import Request, Response
 from mesh.control.log import Log
 from mesh.control.metrics import Metrics
 from mesh.control.webhook import certificate as certificates
@@ -252,14 +252,20 @@ def test_the_api_server_reaches_it_with_the_bundle_alone_before_and_after_a_rene
     play(scenario)
 
 
+def asked(request: Request, handlers: dict[str, Any]) -> Response:
+    answer = respond(request, handlers)
+    assert isinstance(answer, Response)
+    return answer
+
+
 def test_what_is_no_review_is_refused_with_the_reason() -> None:
     handlers = {"/": lambda request: Answer(False, "no such port", 422)}
-    assert respond(Request("POST", "/", b"{}"), handlers).status == 400
-    assert respond(Request("GET", "/", b""), handlers).status == 405
-    assert respond(Request("POST", "/other", b""), handlers).status == 404
+    assert asked(Request("POST", "/", b"{}"), handlers).status == 400
+    assert asked(Request("GET", "/", b""), handlers).status == 405
+    assert asked(Request("POST", "/other", b""), handlers).status == 404
     old = json.dumps(review() | {"apiVersion": "admission.k8s.io/v1beta1"}).encode()
-    assert respond(Request("POST", "/", old), handlers).status == 400
-    refused = json.loads(respond(Request("POST", "/", json.dumps(review()).encode()), handlers).body)["response"]
+    assert asked(Request("POST", "/", old), handlers).status == 400
+    refused = json.loads(asked(Request("POST", "/", json.dumps(review()).encode()), handlers).body)["response"]
     assert refused == {"uid": "u-1", "allowed": False, "status": {"code": 422, "message": "no such port"}}
 
 
