@@ -105,6 +105,6 @@ Everything goes to the namespaces {NAMESPACE} and {NAMESPACE}-viz, which the cha
 namespace is. High availability: `--values values-ha.yaml`. Helm keeps the release's values, the issuer's key among
 them, in a Secret of the release's namespace; with `identity.issuer.external=true` the key stays where you keep it.
 
-Helm knows nothing of what the mesh itself has made: after `helm uninstall`, `gameday mesh uninstall --apply` removes the
-copies of the trust anchors from the namespaces that had pods in the mesh.
+Helm knows nothing of what the mesh itself has made: after `helm uninstall`, `gameday mesh uninstall --apply` removes
+the copies of the trust anchors from the namespaces that had pods in the mesh.
 """

@@ -49,10 +49,24 @@ def resources(path: str) -> Node:
 
 
 def container(
-    name: str, module: str, arguments: Sequence[Node], ports: dict[str, int], admin: int, values: str
+    name: str,
+    module: str,
+    arguments: Sequence[Node],
+    ports: dict[str, int],
+    admin: int,
+    values: str,
+    *,
+    identity: bool = True,
 ) -> Node:
-    """One container. `ports` by name, unique in the pod; `admin`: which answers probes; `values`: its section."""
+    """One container. `ports` by name, unique in the pod; `admin`: which answers probes; `values`: its section;
+    `identity`: whether it has an identity of the mesh."""
     assert all(len(port) <= 15 for port in ports), "Kubernetes takes no longer names"
+    mounts: list[Node] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 – the pod's own, in memory
+    if identity:
+        mounts += [
+            {"name": "trust-roots", "mountPath": ANCHORS_DIR, "readOnly": True},
+            {"name": "identity-token", "mountPath": TOKEN_DIR, "readOnly": True},
+        ]
     return {
         "name": name,
         "image": IMAGE,
@@ -65,11 +79,7 @@ def container(
         "readinessProbe": _probe("/ready", admin, period=2, failures=3, timeout=2),
         "resources": resources(values),
         "securityContext": RESTRICTED,
-        "volumeMounts": [
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 – the pod's own, in memory
-            {"name": "trust-roots", "mountPath": ANCHORS_DIR, "readOnly": True},
-            {"name": "identity-token", "mountPath": TOKEN_DIR, "readOnly": True},
-        ],
+        "volumeMounts": mounts,
     }
 
 
@@ -83,9 +93,16 @@ def _probe(path: str, port: int, *, period: int, failures: int, timeout: int = 2
 
 
 def deployment(
-    metadata: Node, service_account: str, component: str, containers: Sequence[Node], *, replicas: Node
+    metadata: Node,
+    service_account: str,
+    component: str,
+    containers: Sequence[Node],
+    *,
+    replicas: Node,
+    identity: bool = True,
 ) -> Node:
-    """A Deployment whose pods carry the labels of `metadata` and are selected by their component."""
+    """A Deployment whose pods carry the labels of `metadata` and are selected by their component. `identity` as of
+    its containers."""
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -121,26 +138,21 @@ def deployment(
                     "containers": list(containers),
                     "volumes": [
                         {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
-                        {"name": "trust-roots", "configMap": {"name": TRUST_ROOTS}},
-                        {
-                            "name": "identity-token",
-                            "projected": {
-                                "sources": [
-                                    {
-                                        "serviceAccountToken": {
-                                            "path": "linkerd-identity-token",
-                                            "expirationSeconds": 86_400,
-                                            "audience": "identity.l5d.io",
-                                        }
-                                    }
-                                ]
-                            },
-                        },
+                        *(_identity_volumes() if identity else ()),
                     ],
                 },
             },
         },
     }
+
+
+def _identity_volumes() -> list[Node]:
+    """The trust anchors, and a token that is good for identity and nobody else."""
+    token = {"path": "linkerd-identity-token", "expirationSeconds": 86_400, "audience": "identity.l5d.io"}
+    return [
+        {"name": "trust-roots", "configMap": {"name": TRUST_ROOTS}},
+        {"name": "identity-token", "projected": {"sources": [{"serviceAccountToken": token}]}},
+    ]
 
 
 def _apart(component: str) -> Node:

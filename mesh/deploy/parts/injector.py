@@ -23,14 +23,23 @@ def injector() -> list[Node]:
         Ref("controllerLogLevel"),
     ]
     ports = {"injector": PORT, "admin": ADMIN_PORT}
-    container = pod.container("proxy-injector", "mesh.control.injector", arguments, ports, ADMIN_PORT, "proxyInjector")
+    container = pod.container(
+        "proxy-injector", "mesh.control.injector", arguments, ports, ADMIN_PORT, "proxyInjector", identity=False
+    )
     return [
         pod.service_account(metadata(INJECTOR, NAME)),
         *access(INJECTOR, NAME),
         pod.service(metadata(INJECTOR, NAME), NAME, {"injector": (443, PORT)}),
         _webhook(),
         pod.disruption_budget(metadata(INJECTOR, NAME), NAME),
-        pod.deployment(metadata(INJECTOR, NAME), INJECTOR, NAME, [container], replicas=Ref("controllerReplicas")),
+        pod.deployment(
+            metadata(INJECTOR, NAME),
+            INJECTOR,
+            NAME,
+            [container],
+            replicas=Ref("controllerReplicas"),
+            identity=False,
+        ),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from mesh.api.values import load_values
 from mesh.control import config as control
+from mesh.control.injector import __main__ as injector
 from mesh.control.names import component_name
 from mesh.deploy import pod
 from mesh.deploy.credentials import create_credentials
@@ -180,14 +182,17 @@ def test_components_are_started_with_the_names_that_the_identities_have() -> Non
 def test_every_container_is_started_with_flags_that_its_program_takes(tmp_path: Path) -> None:
     for name, value in (("token", "x"), ("ca.crt", CREDENTIALS.trust_anchors)):
         (tmp_path / name).write_text(value)
-    programs = {"mesh.control": control.parse, "mesh.viz": viz.parse}
+    programs: dict[str, Callable[[list[str]], object]] = {
+        "mesh.control": control.parse,
+        "mesh.control.injector": injector.parse,
+        "mesh.viz": viz.parse,
+    }
     seen = set()
     for deployment in of_kind(objects(ha=True), "Deployment").values():
         for container in deployment["spec"]["template"]["spec"]["containers"]:
             module = container["command"][-1]
             arguments = [argument.replace(pod.ANCHORS_FILE, str(tmp_path / "ca.crt")) for argument in container["args"]]
             arguments = [argument.replace(pod.TOKEN_FILE, str(tmp_path / "token")) for argument in arguments]
-            if module in programs:
-                programs[module](arguments)
-                seen.add(container["name"])
-    assert seen == {"identity", "destination", "policy", "viz"}
+            programs[module](arguments)
+            seen.add(container["name"])
+    assert seen == {"identity", "destination", "policy", "proxy-injector", "viz"}
