@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from mesh.api.messages import CertifyRequest, CertifyResponse
 from mesh.behavior.backoff import Backoff
 from mesh.behavior.renewal import MAX_REFRESH_SECONDS, MIN_REFRESH_SECONDS, next_attempt_delay
+from mesh.viz.failures import describe
 from mesh.viz.log import Counters, Log
 
 ATTEMPT_SECONDS = 5.0
@@ -110,7 +111,7 @@ class LeafKeeper:
                 response = await self._ask()
             self._install(response)
         except (OSError, ValueError, aiohttp.ClientError, ssl.SSLError, TimeoutError) as error:
-            self.trouble = f"identity at {self._settings.address}: {error or type(error).__name__}"
+            self.trouble = f"identity at {self._settings.address}: {describe(error)}"
             self._counters.add("viz_leaf_refreshes_total", 'result="error"')
             (self._log.debug if quiet else self._log.warn)("no certificate", reason=self.trouble)
             return False

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import aiohttp
 
 from mesh.viz.exposition import Truncated, read
+from mesh.viz.failures import describe
 from mesh.viz.fleet import Fleet, Member, PodKey
 from mesh.viz.flows import COUNTERS, GAUGES, HISTOGRAMS
 from mesh.viz.log import Counters, Log
@@ -106,7 +107,7 @@ class Scraper:
         return body.decode()
 
     def _missed(self, member: Member, error: Exception) -> None:
-        reason = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        reason = describe(error)
         if not member.history.last_miss:
             self._log.warn("scrape missed", pod=f"{member.pod.namespace}/{member.pod.name}", reason=reason)
         member.history.missed(self._clock(), reason)

@@ -19,6 +19,7 @@ from typing import Any
 
 import aiohttp
 
+from mesh.viz.failures import describe
 from mesh.viz.fleet import Fleet, Member
 from mesh.viz.identity import NoLeaf
 from mesh.viz.pods import Pod
@@ -186,7 +187,7 @@ class TapStream:
                     if line.strip():
                         self._put(self._enriched(json.loads(line), pod))
         except (aiohttp.ClientError, OSError, ssl.SSLError, TimeoutError, ValueError, NoLeaf) as error:
-            self._put(_note(f"cannot be tapped: {error or type(error).__name__}", pod))
+            self._put(_note(f"cannot be tapped: {describe(error)}", pod))
 
     def _put(self, event: Event) -> None:
         # Notes always fit: there is room for one of each pod beyond the events.
@@ -202,8 +203,14 @@ class TapStream:
         event["namespace"], event["pod"] = pod.namespace, pod.name
         for end in ("source", "destination"):
             event[end] = self._named(event.get(end) or {})
-        inbound = event.get("proxyDirection") == "inbound"
-        event["destination" if inbound else "source"] |= _own(pod)
+        if event.get("proxyDirection") == "inbound":
+            event["destination"] |= _own(pod)
+        else:
+            event["source"] |= _own(pod)
+            # The proxy tells of its client's connection, which never leaves the pod. What counts is the one to the
+            # endpoint: secured where the endpoint has an identity, not known before there is an endpoint.
+            destination = event["destination"]
+            event["tls"] = bool(destination.get("identity")) if destination.get("pod") else None
         return event
 
     def _named(self, end: Mapping[str, Any]) -> dict[str, Any]:
