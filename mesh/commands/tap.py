@@ -89,7 +89,8 @@ def line(event: Event, wide: bool = False) -> str:
     """An event as Linkerd writes it."""
     source, destination = event.get("source") or {}, event.get("destination") or {}
     direction = "in " if event.get("proxyDirection") == "inbound" else "out"
-    tls = {True: "true", False: "no_tls"}.get(event.get("tls"), "-")  # not known before there is an endpoint
+    known = event.get("tls")
+    tls = "-" if known is None else "true" if known else "no_tls"  # not known before there is an endpoint
     head = (
         f"{_KINDS.get(event['event'], event['event'])} id={event.get('pod', '?')}:{event.get('id', '?')} "
         f"proxy={direction} src={_address(source)} dst={_address(destination)} tls={tls}"
