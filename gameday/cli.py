@@ -211,10 +211,12 @@ def accuracy(
 
 def main() -> None:
     """Entry point of the console script."""
+    from mesh import native
     from mesh.commands.errors import CommandFailed
     from scenarios.load import InvalidScenario
 
     try:
+        native.check()
         code = app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         print(f"gameday: {error}", file=sys.stderr)
@@ -223,7 +225,7 @@ def main() -> None:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         code = Exit.BAD_INPUT
-    except BadInput as error:
+    except (BadInput, native.StaleBuild) as error:
         print(f"gameday: {error}", file=sys.stderr)
         code = Exit.BAD_INPUT
     except CommandFailed as error:

@@ -174,7 +174,6 @@ def _deployment(service: AppService, app: Application, run: str, seed: int) -> O
                 },
                 "spec": {
                     "serviceAccountName": service.service_account,
-                    "automountServiceAccountToken": False,
                     "enableServiceLinks": False,
                     "terminationGracePeriodSeconds": GRACE_SECONDS,
                     "containers": [container],

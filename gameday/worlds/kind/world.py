@@ -210,9 +210,11 @@ class KindWorld:
             application = app_objects(scenario, run, self._options.seed, kept)
         except AppTooLarge as error:
             raise WorldFailed(str(error)) from None
-        self._apply(client, application)
-        self._apply(client, scenario_resources(scenario.resources))
-        self._apply(client, load_objects(scenario.app, run, self._options.load_workers))
+        load = load_objects(scenario.app, run, self._options.load_workers)
+        objects = [*application, *scenario_resources(scenario.resources), *load]
+        self._apply(client, [item for item in objects if item["kind"] == "Namespace"])
+        mesh.wait_for_injection(client, n.LOAD_NAMESPACE)
+        self._apply(client, [item for item in objects if item["kind"] != "Namespace"])
 
     def _apply(self, client: Client, objects: list[dict[str, object]]) -> None:
         for item in objects:
