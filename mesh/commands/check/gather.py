@@ -135,9 +135,7 @@ def _control_plane(reader: Reader, client: Client, found: dict[str, Any], scope:
     found["pods"] = tuple(_explained(reader, pod, f"{home}/pods/{pod.name}/log") for pod in pods)
     _identity(reader, found, home)
     found["served"] = served(client.config, scope.namespace, found["pods"], values or Values())
-    found["webhooks"] = reader.learn(
-        "webhooks", lambda: webhook_facts.learn(reader, scope.namespace, scope.data_namespace, expected), ()
-    )
+    found["webhooks"] = reader.learn("webhooks", lambda: webhook_facts.learn(reader, scope.namespace, expected), ())
     found["viz"] = reader.learn("viz", lambda: _viz(reader, client, scope, expected, image), None)
 
 

@@ -10,17 +10,23 @@ from __future__ import annotations
 import base64
 import binascii
 
+import msgspec
+
+from mesh.api.resources import LabelSelector
 from mesh.commands.check.facts import Webhook
 from mesh.commands.check.identity_facts import secret_pem
 from mesh.commands.check.reader import Json, Reader, Refused
+from mesh.control.translate.authorizations import selects
 from mesh.deploy.paths import path_of
 
 PROXY = "linkerd-proxy"
 TRIAL_NAME = "gameday-mesh-check"
+TRIAL_NAMESPACE = "default"
+"""Every cluster has it, and nothing stays in it."""
 _KINDS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
 
 
-def learn(reader: Reader, namespace: str, data_namespace: str | None, expected: list[Json]) -> tuple[Webhook, ...]:
+def learn(reader: Reader, namespace: str, expected: list[Json]) -> tuple[Webhook, ...]:
     """One for each webhook configuration that the install has. Raises Unlearned."""
     trials = {"proxy-injector": _try_injector, "policy-validator": _try_validator}
     found = []
@@ -46,10 +52,20 @@ def learn(reader: Reader, namespace: str, data_namespace: str | None, expected: 
                 key_matches=key_matches,
                 hosts=(f"{service}.{namespace}.svc",),
                 failure_policy=webhook.get("failurePolicy", "Fail"),
-                trial=trial(reader, data_namespace or "default") if trial is not None else None,
+                trial=trial(reader, TRIAL_NAMESPACE) if trial is not None and _looks_there(reader, webhook) else None,
             )
         )
     return tuple(found)
+
+
+def _looks_there(reader: Reader, webhook: Json) -> bool:
+    """Whether the webhook's selector has it look at the namespace of the trial at all."""
+    labels = ((reader.get(f"/api/v1/namespaces/{TRIAL_NAMESPACE}") or {}).get("metadata") or {}).get("labels") or {}
+    try:
+        selector = msgspec.convert(webhook.get("namespaceSelector") or {}, LabelSelector)
+    except msgspec.ValidationError:
+        return False
+    return selects(selector, labels)
 
 
 def _try_injector(reader: Reader, namespace: str) -> str | None:

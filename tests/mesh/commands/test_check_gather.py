@@ -48,6 +48,9 @@ class Api:
             self.objects[path_of(manifest)] = json.loads(json.dumps(manifest))
         home = "/api/v1/namespaces/linkerd"
         self.objects[f"{home}/configmaps/linkerd-config"]["data"] = {"values": dump_values(Values())}
+        self.objects["/api/v1/namespaces/default"] = {
+            "metadata": {"labels": {"kubernetes.io/metadata.name": "default"}}
+        }
         roots = self.objects[f"{home}/configmaps/linkerd-identity-trust-roots"]
         roots["data"] = {"ca-bundle.crt": ANCHOR.certificate_pem}
         self.objects[f"{home}/secrets/linkerd-identity-issuer"] = tls(ISSUER.certificate_pem, ISSUER.key_pem)
@@ -198,6 +201,15 @@ def test_an_injector_that_cannot_be_called_is_quoted() -> None:
 def test_a_trial_that_is_refused_for_another_reason_says_nothing_of_the_webhook() -> None:
     api = Api()
     api.trial = lambda place, body: (403, {"message": "pods is forbidden: exceeded quota"})
+    assert not [claim for claim in api.errors() if "dry run" in claim]
+
+
+def test_no_trial_where_the_webhook_does_not_look() -> None:
+    api = Api()
+    api.trial = lambda place, body: (201, body)
+    api.objects["/api/v1/namespaces/default"]["metadata"]["labels"] = {
+        "config.linkerd.io/admission-webhooks": "disabled"
+    }
     assert not [claim for claim in api.errors() if "dry run" in claim]
 
 
