@@ -18,6 +18,7 @@ from mesh.viz.pods import Pod
 from mesh.viz.queries import basis
 from mesh.viz.resources import Resource, parse_resource
 from mesh.viz.stat import StatRow, stat
+from mesh.viz.top import Top
 
 BOOT = 0.0
 
@@ -282,3 +283,47 @@ def test_pods_are_forgotten_once_their_history_no_longer_matters() -> None:
     assert len(fleet.members) == 2
     fleet.update([pod("a")], 700.0)
     assert set(fleet.members) == {("shop", "a")}
+
+
+def test_routes_that_share_a_port_on_one_pod_leave_success_open_for_all() -> None:
+    fleet, makers = fleet_of(pod("pay-0", "pay"), pod("pay-1", "pay"))
+    server = {"srv_kind": "Server", "srv_name": "http", "srv_port": "80", "target_addr": "10.0.0.9:80"}
+    for maker, names in zip(makers, (("a",), ("a", "b")), strict=True):
+        maker.scrape(1000.0)
+        for name in names:
+            maker.add(_series("inbound_http_authz_allow_total", **server, route_kind="HTTPRoute", route_name=name), 5)
+            maker.inbound(5, target_addr="10.0.0.9:80")
+        maker.scrape(1010.0)
+    rows = stat_inbound(fleet, Resource("Deployment"), 1000, 1010)
+    assert [(row.route, row.allowed, row.success) for row in rows] == [("a", 10, None), ("b", 5, None)]
+
+
+def test_top_takes_the_sources_word_where_both_ends_are_tapped() -> None:
+    web, pay = pod("web-0", "web"), pod("pay-0", "pay")
+
+    def events(direction: str, teller: str, source: str, number: int) -> list[dict[str, object]]:
+        common: dict[str, object] = {
+            "proxyDirection": direction,
+            "namespace": "shop",
+            "pod": teller,
+            "id": number,
+            "source": {"namespace": "shop", "pod": source},
+            "destination": {"namespace": "shop", "pod": "pay-0"},
+        }
+        ended = {"event": "responseEnd", "httpStatus": 200, "sinceRequestInitUs": 4000}
+        return [
+            {**common, "event": "requestInit", "method": "GET", "path": "/a?b=c"},
+            {**common, **ended},
+        ]
+
+    top = Top([web, pay])
+    for event in (
+        *events("outbound", "web-0", "web-0", 0),
+        *events("inbound", "pay-0", "web-0", 0),
+        *events("inbound", "pay-0", "cron-0", 1),
+    ):
+        top.add(event)
+    assert [(row.source, row.destination, row.path, row.count) for row in top.rows] == [
+        ("cron-0", "pay-0", "/a", 1),
+        ("web-0", "pay-0", "/a", 1),
+    ]
