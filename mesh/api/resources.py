@@ -108,8 +108,14 @@ class PodSpec(Resource, frozen=True, kw_only=True):
     init_containers: tuple[Container, ...] = ()
 
 
+class PodIP(Resource, frozen=True, kw_only=True):
+    ip: str = ""
+
+
 class PodStatus(Resource, frozen=True, kw_only=True):
     pod_ip: str = msgspec.field(name="podIP", default="")
+    pod_ips: tuple[PodIP, ...] = msgspec.field(name="podIPs", default=())
+    """One of each family, `pod_ip` among them."""
 
 
 class Pod(Resource, frozen=True, kw_only=True, tag_field="kind", tag="Pod"):

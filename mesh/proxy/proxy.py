@@ -34,6 +34,8 @@ from mesh.proxy.wire.tls import Contexts
 
 VERSION = "0.1.0"
 LAG_PROBE_SECONDS = 0.1
+IPV6_TWIN = {"0.0.0.0": "::", "127.0.0.1": "::1"}
+"""What a listener of IPv4 is called in IPv6."""
 DRAIN_LOOK_SECONDS = 0.05
 ARRIVAL_SECONDS = 0.1
 """After a listener closed: for connections that it took in last to say what they came for."""
@@ -223,7 +225,11 @@ class Proxy:
         doors: list[asyncio.Server] | None = None,
     ) -> None:
         """`doors`: of the side that closes this listener when it drains; None: it stays open until `stop`."""
-        server = await self._loop.create_server(factory, address.host, address.port, backlog=1024)
+        hosts = [address.host]
+        if doors is not None and any(":" in ip for ip in self.config.inbound_ips):
+            # A pod with both families: what is redirected arrives at the same port of its own.
+            hosts += filter(None, (IPV6_TWIN.get(address.host),))
+        server = await self._loop.create_server(factory, hosts, address.port, backlog=1024)
         self._servers.append(server)
         if doors is not None:
             doors.append(server)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 
+_HAS_IPV6 = os.path.exists("/proc/net/if_inet6")
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("iptables-nft-restore") is None,
     reason="needs root, iproute2 and iptables",
@@ -26,6 +27,8 @@ class Namespace:
 
     name: str
     address: str
+    ipv6: str
+    """Its other one; empty where the kernel has no IPv6."""
 
     def command(self, *command: str, uid: int | None = None) -> list[str]:
         """`command` as it runs inside, as that user."""
@@ -76,13 +79,15 @@ def pods(*names: str, network: str = "10.241.77") -> Iterator[list[Namespace]]:
         _ip("-n", switch, "link", "set", bridge, "up")
         found = []
         for number, name in enumerate(names, start=2):
-            space = Namespace(f"{tag}-{name}", f"{network}.{number}")
+            space = Namespace(f"{tag}-{name}", f"{network}.{number}", f"fd77::{number}" if _HAS_IPV6 else "")
             _ip("netns", "add", space.name)
             stack.callback(_ip, "netns", "del", space.name)
             port = f"p{number}"
             _ip("-n", switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", space.name)
             _ip("-n", switch, "link", "set", port, "master", bridge, "up")
             _ip("-n", space.name, "addr", "add", f"{space.address}/24", "dev", "eth0")
+            if space.ipv6:
+                _ip("-n", space.name, "addr", "add", f"{space.ipv6}/64", "dev", "eth0", "nodad")
             for link in ("lo", "eth0"):
                 _ip("-n", space.name, "link", "set", link, "up")
             _ip("-n", space.name, "route", "add", "default", "via", f"{network}.1")

@@ -93,8 +93,9 @@ class Index:
                     self._services_by_ip[resource.spec.cluster_ip] = resource
             case Pod():
                 self.pods[key] = resource
-                if resource.status.pod_ip:
-                    self._pods_by_ip[resource.status.pod_ip] = resource
+                for ip in (resource.status.pod_ip, *(one.ip for one in resource.status.pod_ips)):
+                    if ip:
+                        self._pods_by_ip[ip] = resource
             case Namespace():
                 self.namespaces[meta.name] = resource
             case EndpointSlice():

@@ -30,7 +30,7 @@ PROXY_UID, APP_UID = 2102, 1000
 SERVICE_IP = "10.99.0.7"
 SECRET = "the-secret-on-the-wire"
 WEB = """
-import http.server, sys
+import http.server, socket, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
@@ -40,7 +40,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
     def log_message(self, *args): pass
-http.server.ThreadingHTTPServer((sys.argv[3], int(sys.argv[1])), Handler).serve_forever()
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6 if ":" in sys.argv[3] else socket.AF_INET
+Server((sys.argv[3], int(sys.argv[1])), Handler).serve_forever()
 """
 GREETER = """
 import socket, sys
@@ -86,11 +88,12 @@ while not select.select([sys.stdin], [], [], 0)[0]:
 
 def manifests(client: Namespace, server: Namespace) -> str:
     def pod(name: str, space: Namespace) -> str:
+        ips = ", ".join(f"{{ip: '{ip}'}}" for ip in (space.address, space.ipv6) if ip)
         return (
             f"kind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: {name}, "
             "linkerd.io/control-plane-ns: linkerd}, annotations: {linkerd.io/proxy-version: '1'}}\n"
             f"spec: {{serviceAccountName: {name}, containers: [{{name: c, ports: [{{containerPort: 8080}}]}}]}}\n"
-            f"status: {{podIP: {space.address}}}\n---\n"
+            f"status: {{podIP: {space.address}, podIPs: [{ips}]}}\n---\n"
         )
 
     ports = ((80, 8080, "http"), (6379, 6379, "db"), (9090, 9090, "closed"))
@@ -157,7 +160,7 @@ class World:
             "IDENTITY_LOCAL_NAME": identity_name(name, "shop"),
             "POLICY_WORKLOAD": json.dumps({"ns": "shop", "pod": name}),
             "POLICY_CLUSTER_NETWORKS": "10.241.0.0/16",
-            "INBOUND_IPS": space.address,
+            "INBOUND_IPS": ",".join(filter(None, (space.address, space.ipv6))),
             "INBOUND_PORTS": "8080",
             "LOG": "info",
         }
@@ -208,6 +211,8 @@ def world() -> Iterator[World]:
             made.spawn(made.server, *python(WEB), "8080", SECRET, "0.0.0.0", uid=APP_UID)
             made.spawn(made.server, *python(WEB), "9090", SECRET, "0.0.0.0", uid=APP_UID)
             made.spawn(made.server, *python(WEB), "9191", SECRET, "127.0.0.1", uid=APP_UID)
+            if made.server.ipv6:
+                made.spawn(made.server, *python(WEB), "8086", SECRET, "::", uid=APP_UID)
             made.spawn(made.server, *python(GREETER), "6379", SECRET, uid=APP_UID)
             made.mesh(made.server, "server")
             made.mesh(made.client, "client")
@@ -267,6 +272,17 @@ def test_an_unmeshed_client_is_served_by_default_and_refused_where_a_server_says
 
 def test_what_the_app_serves_on_loopback_only_stays_there(world: World) -> None:
     assert world.curl(world.stranger, f"http://{world.server.address}:9191/").startswith("502")
+
+
+def test_ipv6_goes_through_the_proxies_as_well(world: World) -> None:
+    server = world.server.ipv6
+    if not server:
+        pytest.skip("this kernel has no IPv6")
+    answer = world.curl(world.client, f"http://[{server}]:8086/")
+    assert answer.startswith(f"200 {CLIENT_ID} "), answer
+    assert world.curl(world.stranger, f"http://[{server}]:8086/").startswith("200 None ")
+    inbound = [line for line in world.metrics(world.server) if line.startswith("request_total")]
+    assert any(f'target_addr="[{server}]:8086"' in line and CLIENT_ID in line for line in inbound), inbound
 
 
 def test_a_pod_reaches_itself_through_its_service(world: World) -> None:
