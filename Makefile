@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check fuzz bench accuracy lock clean
+.PHONY: setup demo test check native native-clean test-native fuzz bench accuracy lock clean
 
 setup: $(READY)
 
@@ -36,6 +36,16 @@ demo: setup
 test: setup
 	$(BIN)/pytest -n 2 -m 'not e2e and not kind'
 	$(BIN)/pytest -m 'e2e and not kind'
+
+# The hot modules compiled by mypyc: a minute, a C compiler, and half the cost of a request. Nothing needs it.
+native: setup
+	$(BIN)/python -m mesh.native build
+
+native-clean: setup
+	$(BIN)/python -m mesh.native clean
+
+test-native: native
+	$(BIN)/pytest -n 2 -m 'not kind' tests/mesh/behavior tests/mesh/proxy
 
 check: setup
 	$(BIN)/ruff format --check .

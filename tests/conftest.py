@@ -6,6 +6,10 @@ import os
 
 from hypothesis import settings
 
+from mesh import native
+
+native.check()  # tests of what was compiled from other sources would say nothing
+
 # No deadline for one example: a busy machine is no bug. In CI the examples are the same each time, so that a red run
 # means that a change broke something; on a developer's machine they are new each time, and find what nobody thought of.
 settings.register_profile("gameday", deadline=None)

@@ -11,6 +11,7 @@ from random import Random
 
 import uvloop
 
+from mesh import native
 from mesh.proxy.config import Config, InvalidConfig, load_config
 from mesh.proxy.log import LogControl, start_logging
 from mesh.proxy.proxy import Proxy
@@ -58,8 +59,9 @@ def main() -> int:
     Exit codes: 0 drained, 1 could not start, 2 wrong configuration.
     """
     try:
+        native.check()
         config = load_config()
-    except InvalidConfig as error:
+    except (InvalidConfig, native.StaleBuild) as error:
         print(f"gameday proxy: {error}", file=sys.stderr)
         return 2
     return uvloop.run(_run(config, start_logging(config.log)))

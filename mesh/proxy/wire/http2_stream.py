@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from mypy_extensions import mypyc_attr
+
 from mesh.proxy.wire.errors import Refused
 from mesh.proxy.wire.http2_frames import END_STREAM, NO_ERROR, PROTOCOL_ERROR, frame_header
 from mesh.proxy.wire.http2_heads import request_block, response_block, trailer_block
@@ -40,6 +42,7 @@ class Backlog:
         """In the connection's ring: only the connection's window holds it up."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # where this module is compiled and its user is not
 class Stream:
     """What one request is to an HTTP/2 connection; see the module."""
 
