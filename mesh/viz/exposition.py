@@ -19,6 +19,8 @@ _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"\s*(?:,|$)\s*'
 _ESCAPE = re.compile(r"\\(.)")
 _ESCAPED = {"n": "\n"}
 BUCKET = "_bucket"
+MAX_BUCKETS = 120
+"""Of one histogram; Linkerd's have 26."""
 
 SeriesKey = tuple[str, str]
 """Name of the family, and the label text without `le`."""
@@ -157,7 +159,7 @@ class _HistogramReader:
         if self._key is None:
             return
         points = sorted(self._points)
-        if math.isinf(points[-1][0]):
+        if math.isinf(points[-1][0]) and len(points) <= MAX_BUCKETS:
             bounds = tuple(bound for bound, _ in points[:-1])
             bounds = self._bounds.setdefault(bounds, bounds)
             self._found.histograms[self._key] = Buckets(bounds, [count for _, count in points])

@@ -1,7 +1,7 @@
 """Ten minutes of one proxy, bounded: what its counters gained from scrape to scrape.
 
     exposition ──► increases (by series) ──► flows (by meaning) ──► frames
-                     counter resets            statuses merged        5 s each; older than 90 s: 30 s each
+                     counter resets            statuses merged        5 s each; older than 75 s: 60 s each
 
 Increases are better known here than from samples alone, since a scrape tells of the process as well. Another
 `process_start_time_seconds` means that every counter began at zero, also one that has grown past its old value since. A
@@ -11,8 +11,8 @@ it). Only the very first scrape has nothing before it: it counts if the process 
 A frame says how long it is. After missed scrapes the next one covers the gap, and nothing is lost; a window's edge that
 falls into a frame takes its share. So a rate is never made from an interval that was not seen.
 
-Memory, measured: about 100 KB for a pod with seven busy flows, so 50 MB for 500 such pods. `MAX_SERIES` and `MAX_FLOWS`
-bound a pod that is odder than that; what they cut off is counted and reported.
+Memory, measured: 130 KB for a pod with seven busy flows, so 66 MB for 500 such pods. `MAX_SERIES` and `MAX_FLOWS` bound
+a pod that is odder than that; what they cut off is counted and reported.
 
 Rejected: keeping samples of every series as Prometheus does (26 buckets × 10 statuses × 120 scrapes a flow).
 """
@@ -24,11 +24,11 @@ from dataclasses import dataclass, field
 
 from mesh.viz.exposition import Exposition, SeriesKey
 from mesh.viz.flows import GAUGES, OPEN, STARTED, Flow, Meanings
-from mesh.viz.tally import Tally
+from mesh.viz.tally import Packed, Tally
 
 RETAIN_SECONDS = 600.0
-FINE_SECONDS = 90.0
-COARSE_SECONDS = 30.0
+FINE_SECONDS = 75.0
+COARSE_SECONDS = 60.0
 YOUNG_SECONDS = 30.0
 """A process at most this old at its first scrape: all that it counted belongs to the time since its start."""
 START_TOLERANCE_SECONDS = 1.0
@@ -43,7 +43,7 @@ class Frame:
 
     start: float
     end: float
-    flows: dict[Flow, Tally]
+    flows: dict[Flow, Packed]
 
 
 def increase(before: float | None, now: float) -> float:
@@ -86,7 +86,7 @@ class PodHistory:
         flows = self._flows(said, meanings, counts_all) if start is not None else {}
         self._remember(said)
         if start is not None:
-            self.frames.append(Frame(start, now, flows))
+            self.frames.append(Frame(start, now, {flow: Packed(tally) for flow, tally in flows.items()}))
             self._age(now)
         if self.first_at is None:
             self.first_at = start if start is not None else now
@@ -103,8 +103,11 @@ class PodHistory:
                 continue
             covered += overlap
             share = 1.0 if overlap >= length else overlap / length
-            for flow, tally in frame.flows.items():
-                total.setdefault(flow, Tally()).add(tally, share)
+            for flow, packed in frame.flows.items():
+                tally = total.get(flow)
+                if tally is None:
+                    tally = total[flow] = Tally()
+                packed.add_to(tally, share)
         return total, covered
 
     def gauge(self, name: str) -> float | None:
@@ -178,12 +181,21 @@ class PodHistory:
             first, second = frames[index], frames[index + 1]
             touching = first.end == second.start
             if touching and second.end - first.start <= COARSE_SECONDS:
-                for flow, tally in second.flows.items():
-                    first.flows.setdefault(flow, Tally()).add(tally)
+                for flow, packed in second.flows.items():
+                    first.flows[flow] = _joined(first.flows.get(flow), packed)
                 first.end = second.end
                 del frames[index + 1]
             else:
                 index += 1
+
+
+def _joined(first: Packed | None, second: Packed) -> Packed:
+    if first is None:
+        return second
+    both = Tally()
+    first.add_to(both)
+    second.add_to(both)
+    return Packed(both)
 
 
 def _bucket_gains(before: list[float] | None, now: list[float]) -> list[float]:

@@ -75,7 +75,14 @@ class Scraper:
             return
         task = asyncio.get_running_loop().create_task(self._scrape(session, member))
         self._asked[key] = task
-        task.add_done_callback(lambda _: self._asked.pop(key, None))
+        task.add_done_callback(lambda done: self._asked_of(member, done))
+
+    def _asked_of(self, member: Member, task: asyncio.Task[None]) -> None:
+        self._asked.pop((member.pod.namespace, member.pod.name), None)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:  # a bug of ours; the other proxies are scraped on, and this one is not passed off as idle
+            self._log.error("scrape failed", pod=f"{member.pod.namespace}/{member.pod.name}", reason=repr(error))
+            member.history.missed(self._clock(), "viz could not read its metrics; see viz's log")
 
     async def _scrape(self, session: aiohttp.ClientSession, member: Member) -> None:
         async with self._slots:

@@ -87,6 +87,12 @@ def test_lines_that_make_no_sense_are_counted(text: str, unreadable: int) -> Non
     assert (found.values, found.histograms, found.unreadable) == ({}, {}, unreadable)
 
 
+def test_a_histogram_of_very_many_buckets_is_not_kept() -> None:
+    bounds = [*(str(bound) for bound in range(300)), "+Inf"]
+    found = read("".join(f'response_latency_ms_bucket{{le="{bound}"}} 1\n' for bound in bounds), COUNTERS, HISTOGRAMS)
+    assert (found.histograms, found.unreadable) == ({}, 301)
+
+
 @given(st.text(max_size=200))
 def test_no_text_makes_reading_fail(text: str) -> None:
     read(text.rstrip("\n") + "\n", COUNTERS, HISTOGRAMS)

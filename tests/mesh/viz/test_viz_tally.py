@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.viz.tally import Tally, histogram_quantile
+from mesh.viz.tally import Packed, Tally, histogram_quantile
 
 BOUNDS = (1.0, 2.0, 5.0, 10.0, 100.0)
 counts = st.lists(st.integers(0, 1000), min_size=6, max_size=6)
@@ -84,6 +84,16 @@ def test_the_order_of_adding_does_not_matter(parts: list[Tally]) -> None:
         backwards.add(part)
     assert _state(forwards) == _state(backwards)
     assert sum(forwards.counts.values()) == sum(sum(part.counts.values()) for part in parts)
+
+
+@given(tallies, tallies, st.floats(0.0, 1.0))
+def test_what_is_packed_adds_up_as_what_is_not(one: Tally, other: Tally, share: float) -> None:
+    loose, packed = Tally(), Tally()
+    for part in (one, other):
+        loose.add(part, share)
+        Packed(part).add_to(packed, share)
+    assert {k: v for k, v in packed.counts.items() if v} == loose.counts
+    assert packed.latency == loose.latency
 
 
 @given(tallies, st.floats(0.0, 1.0))
