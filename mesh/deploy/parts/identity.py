@@ -35,7 +35,7 @@ def identity() -> list[Node]:
     ]
     container = pod.container("identity", "mesh.control", arguments, ports, ADMIN_PORT, "identity")
     return [
-        When(Not(Is("identity.externalCA")), _trust_roots()),
+        When(Not(Is("identity.externalCA")), trust_roots(metadata(TRUST_ROOTS, COMPONENT))),
         When(Not(Is("identity.issuer.external")), _issuer()),
         pod.service_account(metadata(IDENTITY, COMPONENT)),
         *access(IDENTITY, COMPONENT),
@@ -47,9 +47,9 @@ def identity() -> list[Node]:
     ]
 
 
-def _trust_roots() -> Node:
+def trust_roots(labelled: dict[str, object]) -> Node:
+    """The ConfigMap of the trust anchors, under this name and in this namespace."""
     anchors = Required("identityTrustAnchorsPEM", "give the trust anchors: --set-file identityTrustAnchorsPEM=ca.crt")
-    labelled = metadata(TRUST_ROOTS, COMPONENT)
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": labelled, "data": {TRUST_ROOTS_KEY: anchors}}
 
 

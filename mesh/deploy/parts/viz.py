@@ -1,6 +1,7 @@
 """viz: what the proxies report, gathered; API, web UI and tap client in one pod of its own namespace.
 
-Identity copies the trust anchors there, because of the namespace's label; until then the pod waits for its volume.
+Identity keeps the trust anchors there equal, because of the label. The first copy is printed: the kubelet asks
+for a missing ConfigMap at longer and longer intervals, and viz would be the last to be ready by far.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from mesh.deploy.access import cluster_access, namespace_access
 from mesh.deploy.labels import (
     ADMISSION_WEBHOOKS,
     NAMESPACE,
+    TRUST_ROOTS,
     VIZ,
     VIZ_NAMESPACE,
     viz_labels,
     viz_metadata,
 )
+from mesh.deploy.parts.identity import trust_roots
 from mesh.deploy.parts.namespace import POD_SECURITY
-from mesh.deploy.template import Is, Node, Ref, When
+from mesh.deploy.template import Both, Is, Node, Not, Ref, When
 from mesh.viz.permissions import PERMISSIONS
 
 PORT, ADMIN_PORT = 8084, 9994
@@ -69,4 +72,9 @@ def viz() -> list[Node]:
         # One replica: it holds the last minutes of history in memory.
         pod.deployment(viz_metadata(VIZ), VIZ, "viz", [container], replicas=1),
     ]
-    return [When(Is("viz.enabled"), node) for node in objects]
+    copied = Both(Is("viz.enabled"), Not(Is("identity.externalCA")))
+    return [
+        *(When(Is("viz.enabled"), node) for node in objects[:1]),
+        When(copied, trust_roots(viz_metadata(TRUST_ROOTS))),
+        *(When(Is("viz.enabled"), node) for node in objects[1:]),
+    ]
