@@ -92,6 +92,9 @@ def answer(fleet: Fleet, question: str, parameters: Parameters, now: float, inte
     to, by = other_resource(parameters, "to"), other_resource(parameters, "from")
     if to is not None and by is not None:
         raise BadQuery("give either to or from, not both")
+    for other in (to, by):
+        if other is not None:
+            _known(fleet, other)
     rows: dict[str, Callable[[], list[Any]]] = {
         "stat": lambda: list(stat(fleet, resource, since, now, to, by)),
         "stat-inbound": lambda: list(stat_inbound(fleet, resource, since, now)),

@@ -1,8 +1,9 @@
-"""These tests scrape and tap the real proxies of the proxies' own test world."""
+"""These tests scrape and tap the real proxies of the proxies' own test world, and ask the API server's own fake."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "proxy"))
+for _folder in ("proxy", "kube"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / _folder))

@@ -248,6 +248,7 @@ def test_certificates_tell_when_each_leaf_expires(tmp_path: Path) -> None:
         ("/api/stat", {"window": "1"}, 400, "window"),
         ("/api/stat", {"window": "2h"}, 400, "window"),
         ("/api/stat", {"to": "svc/a", "from": "svc/b"}, 400, "not both"),
+        ("/api/stat", {"resource": "deploy", "to": "deploy/typo"}, 404, "no pod of deploy/typo"),
         ("/api/edges", {"resource": "svc"}, 400, "pods"),
         ("/api/tap", {"resource": "svc/pay"}, 400, "tap is about pods"),
         ("/api/tap", {"resource": "deploy/nope"}, 404, "no running pod"),
