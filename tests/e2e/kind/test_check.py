@@ -19,13 +19,8 @@ from typing import Any
 import pytest
 from lightkube import Client
 
-from mesh.api.values import VERSION, Values
+from mesh.api.values import VERSION
 from mesh.control.pki import create_issuer, create_trust_anchor
-from mesh.deploy.apply import apply_mesh, remove
-from mesh.deploy.credentials import create_credentials
-from mesh.deploy.installed import is_installed
-from mesh.deploy.objects import crd_objects, install_objects
-from mesh.deploy.owned import owned_objects
 from mesh.deploy.paths import RequestFailed, request
 from mesh.kube.client import connect
 
@@ -46,8 +41,8 @@ Json = dict[str, Any]
 class Mesh:
     """One cluster with the mesh, seen through the command line and through the API server."""
 
-    def __init__(self, context: str, kubeconfig: str | None) -> None:
-        self.where = ["--context", context, *(["--kubeconfig", kubeconfig] if kubeconfig else [])]
+    def __init__(self, context: str, kubeconfig: str) -> None:
+        self.where = ["--context", context, "--kubeconfig", kubeconfig]
         self.client: Client = connect(context, kubeconfig)
 
     def run(self, *arguments: str) -> tuple[int, str]:
@@ -127,13 +122,9 @@ def eventually(true: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 @pytest.fixture(scope="module")
-def mesh(kind_context: str, kind_kubeconfig: str | None) -> Iterator[Mesh]:
-    """A healthy install with one meshed workload; what was not there before is taken away again."""
-    mesh = Mesh(kind_context, kind_kubeconfig)
-    ours = not is_installed(mesh.client)
-    if ours:
-        values = Values()
-        apply_mesh(mesh.client, crd_objects(values), install_objects(values, create_credentials(values.trust_domain)))
+def mesh(kind_mesh: str, kind_kubeconfig: str) -> Iterator[Mesh]:
+    """A healthy install with one meshed workload."""
+    mesh = Mesh(kind_mesh, kind_kubeconfig)
     mesh.healthy()
     mesh.delete(f"/api/v1/namespaces/{SHOP}")
     eventually(lambda: mesh._gone(f"/api/v1/namespaces/{SHOP}"))
@@ -146,8 +137,7 @@ def mesh(kind_context: str, kind_kubeconfig: str | None) -> Iterator[Mesh]:
         yield mesh
     finally:
         mesh.delete(f"/api/v1/namespaces/{SHOP}")
-        if ours:
-            remove(mesh.client, owned_objects(mesh.client))
+        mesh.client.close()
 
 
 def workload() -> Json:
