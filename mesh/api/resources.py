@@ -41,6 +41,8 @@ class ServiceSpec(Resource, frozen=True, kw_only=True):
     ports: tuple[ServicePort, ...]
     selector: dict[str, str] = {}
     cluster_ip: str = msgspec.field(name="clusterIP", default="")
+    cluster_ips: tuple[str, ...] = msgspec.field(name="clusterIPs", default=())
+    """One of each family, `cluster_ip` among them."""
 
 
 class Service(Resource, frozen=True, kw_only=True, tag_field="kind", tag="Service"):

@@ -91,6 +91,8 @@ def pods(*names: str, network: str = "10.241.77") -> Iterator[list[Namespace]]:
             for link in ("lo", "eth0"):
                 _ip("-n", space.name, "link", "set", link, "up")
             _ip("-n", space.name, "route", "add", "default", "via", f"{network}.1")
+            if space.ipv6:
+                _ip("-n", space.name, "-6", "route", "add", "default", "via", "fd77::1")
             found.append(space)
         yield found
 

@@ -89,8 +89,9 @@ class Index:
         match resource:
             case Service():
                 self.services[key] = resource
-                if resource.spec.cluster_ip not in ("", "None"):
-                    self._services_by_ip[resource.spec.cluster_ip] = resource
+                for ip in (resource.spec.cluster_ip, *resource.spec.cluster_ips):
+                    if ip not in ("", "None"):
+                        self._services_by_ip[ip] = resource
             case Pod():
                 self.pods[key] = resource
                 for ip in (resource.status.pod_ip, *(one.ip for one in resource.status.pod_ips)):

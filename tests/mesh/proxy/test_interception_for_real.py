@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.root, pytest.mark.e2e, needs_root]
 
 PROXY_UID, APP_UID = 2102, 1000
 SERVICE_IP = "10.99.0.7"
+SERVICE_IPV6 = "fd99::7"
 SECRET = "the-secret-on-the-wire"
 WEB = """
 import http.server, socket, sys
@@ -103,7 +104,7 @@ def manifests(client: Namespace, server: Namespace) -> str:
         pod("client", client)
         + pod("server", server)
         + f"kind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {{clusterIP: {SERVICE_IP}, "
-        f"clusterIPs: [{SERVICE_IP}], ports: [{listed}]}}\n---\n"
+        f"clusterIPs: [{SERVICE_IP}, '{SERVICE_IPV6}'], ports: [{listed}]}}\n---\n"
         "kind: EndpointSlice\nmetadata: {name: web-x, namespace: shop, labels: {kubernetes.io/service-name: web}}\n"
         f"endpoints: [{{addresses: [{server.address}], conditions: {{ready: true}}, "
         f"targetRef: {{kind: Pod, name: server}}}}]\nports: [{resolved}]\n---\n"
@@ -281,6 +282,8 @@ def test_ipv6_goes_through_the_proxies_as_well(world: World) -> None:
     answer = world.curl(world.client, f"http://[{server}]:8086/")
     assert answer.startswith(f"200 {CLIENT_ID} "), answer
     assert world.curl(world.stranger, f"http://[{server}]:8086/").startswith("200 None ")
+    # A Service's second address is the same Service, whose endpoints are of the first family.
+    assert world.curl(world.client, f"http://[{SERVICE_IPV6}]/").startswith(f"200 {CLIENT_ID} ")
     inbound = [line for line in world.metrics(world.server) if line.startswith("request_total")]
     assert any(f'target_addr="[{server}]:8086"' in line and CLIENT_ID in line for line in inbound), inbound
 
