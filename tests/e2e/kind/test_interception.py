@@ -46,7 +46,7 @@ def server(name: str) -> Manifest:
         "redis": ["redis-server", "--protected-mode", "no", "--save", ""],
         "grpc": ["python", "/workloads/greeter.py", "serve", "9000"],
     }
-    probes = {"http": {"httpGet": {"path": "/", "port": "http"}}}
+    probes = {"http": {"httpGet": {"path": "/healthz", "port": "http"}}}
     containers = [
         {
             "name": program,
@@ -214,6 +214,8 @@ def test_an_unmeshed_client_is_served_or_refused_as_the_default_policy_says(clus
     open_, locked = f"server.{SHOP}", f"locked.{SHOP}"
     assert cluster.curl("stranger", f"http://{open_}/", OUTSIDE) == f"200 None {SECRET}"
     assert cluster.curl("stranger", f"http://{locked}/", OUTSIDE).startswith("403")
+    # What the kubelet asks stays open, or the pod would never be ready: this one path.
+    assert cluster.curl("stranger", f"http://{locked}/healthz", OUTSIDE) == f"200 None {SECRET}"
     assert cluster.curl("client", f"http://{locked}/").startswith(f"200 {CLIENT_ID}")
     cache = ("python", "/workloads/cache.py")
     assert cluster.execute("stranger", *cache, open_, "v", namespace=OUTSIDE) == "v True"
@@ -260,3 +262,23 @@ def test_pods_of_the_hosts_network_and_of_other_namespaces_are_left_alone(cluste
         spec = cluster.get("pod", name, "-n", namespace)["spec"]
         assert "initContainers" not in spec
         assert len(spec["containers"]) == 1
+
+
+def test_the_injector_serves_on_while_its_certificate_is_replaced(cluster: Cluster) -> None:
+    probe = with_image([pod("probe", SHOP, *IDLE)], "gameday/workload:test")
+    secret = ("secret", "linkerd-proxy-injector-k8s-tls", "-n", "linkerd")
+
+    def injected() -> bool:
+        made = json.loads(cluster.run("create", "--dry-run=server", "-o", "json", "-f", "-", given=probe))
+        return "linkerd-proxy" in [one["name"] for one in made["spec"].get("initContainers", ())]
+
+    def certificate() -> str:
+        found = cluster.run("get", *secret, "--ignore-not-found", "-o", "jsonpath={.data.tls\\.crt}")
+        assert injected()  # at every moment
+        return found
+
+    before = certificate()
+    cluster.run("delete", *secret)
+    eventually(lambda: certificate() not in ("", before), 60)
+    for _ in range(20):
+        assert injected()
