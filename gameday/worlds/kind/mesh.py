@@ -27,6 +27,8 @@ from mesh.kube.kinds import POD
 from scenarios.model import IdentitySettings
 
 INJECTION_SECONDS = 60.0
+INBOUND_CONNECT = "300ms"
+"""The proxy's own default, which the embedded world has."""
 CLUSTER_WIDE = ("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Namespace")
 
 
@@ -43,7 +45,10 @@ def values_of(identity: IdentitySettings) -> Values:
         values,
         identity=replace(values.identity, issuer=issuer),
         viz=replace(values.viz, enabled=False),
-        proxy=replace(values.proxy, log_level="warn", shutdown_grace_period="2s"),
+        # As in the embedded world. Linkerd's 100 ms to the app are not enough where two cores run a whole cluster.
+        proxy=replace(
+            values.proxy, log_level="warn", shutdown_grace_period="2s", inbound_connect_timeout=INBOUND_CONNECT
+        ),
     )
 
 
