@@ -112,6 +112,8 @@ class Config:
     nobody makes a relay of us. Empty: not checked."""
     inbound_ports: frozenset[int] = frozenset()
     """LINKERD2_PROXY_INBOUND_PORTS: ports that the pod declares; their policy is known before the first connection."""
+    require_identity_ports: frozenset[int] = frozenset()
+    """LINKERD2_PROXY_INBOUND_PORTS_REQUIRE_IDENTITY: where the default policy lets in nobody without an identity."""
     ingress_mode: bool = False
     """LINKERD2_PROXY_INGRESS_MODE: requests go where their `l5d-dst-override` says, whatever address was dialled."""
     bind_ip: str | None = None
@@ -191,6 +193,7 @@ def load_config(environment: Mapping[str, str] = os.environ) -> Config:
         app=env.optional_address("INBOUND_APP_ADDR"),
         inbound_ips=env.ips("INBOUND_IPS"),
         inbound_ports=env.ports("INBOUND_PORTS", frozenset()),
+        require_identity_ports=env.ports("INBOUND_PORTS_REQUIRE_IDENTITY", frozenset()),
         ingress_mode=env.flag("INGRESS_MODE"),
         bind_ip=env.ip("OUTBOUND_BIND_IP"),
         identity=_identity(env),

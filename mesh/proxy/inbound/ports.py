@@ -43,8 +43,11 @@ class Port:
         config = ports.config
         self.address = address
         self.keep = keep
+        default = config.default_policy
+        if address.port in config.require_identity_ports:
+            default = default.replace("-unauthenticated", "-authenticated")
         self.policy = PortPolicy(
-            config.default_policy,
+            default,
             ports.telemetry.registry,
             cluster_networks=config.cluster_networks,
             identity_enabled=config.identity is not None,

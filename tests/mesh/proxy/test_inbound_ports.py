@@ -202,3 +202,9 @@ def test_ports_that_are_opaque_by_default_are_so_until_the_policy_says_what_they
     message = default_inbound_policy("all-unauthenticated")
     world.control.apply[6379](msgspec.structs.replace(message, protocol="http1"))
     assert redis.protocol == "http1"
+
+
+def test_ports_that_require_an_identity_do_so_before_any_policy_is_known() -> None:
+    world = World(require_identity_ports=frozenset({8080}))
+    assert world.found(8080).policy.message.server_name == "all-authenticated"
+    assert world.found(8081).policy.message.server_name == "all-unauthenticated"
