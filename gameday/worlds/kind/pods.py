@@ -35,7 +35,12 @@ class Terminated(_Struct):
     exit_code: int = 0
 
 
+class Waiting(_Struct):
+    reason: str = ""
+
+
 class ContainerState(_Struct):
+    waiting: Waiting | None = None
     running: dict[str, str] | None = None
     terminated: Terminated | None = None
 

@@ -47,6 +47,8 @@ from scenarios.model import Scenario
 
 READY_SECONDS = 300.0
 STREAM_GRACE_SECONDS = 10.0
+FAILED_STARTS = 3
+"""Ends of one container before the world is up, after which it will not come up."""
 T = TypeVar("T")
 
 
@@ -240,6 +242,9 @@ class KindWorld:
                 return
             if self._stopping:
                 raise WorldFailed("interrupted while coming up")
+            hopeless = _hopeless(waiting)
+            if hopeless is not None:
+                raise WorldFailed(f"{hopeless}; see {self._run_dir / 'logs'}")
             if time.monotonic() - began > READY_SECONDS:
                 names = ", ".join(f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in waiting[:4])
                 raise WorldFailed(
@@ -392,3 +397,16 @@ def _without_proxy(pods: list[Pod], unmeshed: set[str]) -> list[str]:
         if pod.metadata.labels[n.SERVICE_LABEL] not in unmeshed
         and not any(container.name == n.PROXY_CONTAINER for container in pod.containers())
     ]
+
+
+def _hopeless(pods: list[Pod]) -> str | None:
+    """Which container ends again and again, or has an image that nobody has; None while all may still come up."""
+    for pod in pods:
+        for container in pod.containers():
+            waiting = container.state.waiting
+            reason = waiting.reason if waiting is not None else ""
+            crashes = container.restart_count >= FAILED_STARTS and not container.ready
+            if crashes or reason in ("ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName"):
+                why = f"ended {container.restart_count} times" if crashes else f"has no image ({reason})"
+                return f"{pod.metadata.namespace}/{pod.metadata.name}: container {container.name} {why}"
+    return None
