@@ -127,6 +127,7 @@ _RULES: dict[str, Rule] = {
     "webhookFailurePolicy": _one_of("Ignore", "Fail"),
     "identity.issuer.issuanceLifetime": _duration,
     "identity.issuer.clockSkewAllowance": _duration,
+    "identity.issuer.minRefresh": _duration,
     "proxyInjector.timeoutSeconds": _between(1, 30),
     "proxyInjector.excludedNamespaces.*": _named(is_label, "a namespace's name"),
     "proxy.uid": _between(0, 2**31 - 1),

@@ -40,6 +40,7 @@ def values_of(identity: IdentitySettings) -> Values:
         values.identity.issuer,
         issuance_lifetime=format_duration(identity.leaf_lifetime),
         clock_skew_allowance=format_duration(identity.clock_skew),
+        min_refresh=format_duration(identity.min_refresh),
     )
     return replace(
         values,

@@ -143,6 +143,7 @@ def environment(
         "POLICY_CLUSTER_NETWORKS": values.cluster_networks,
         "IDENTITY_LOCAL_NAME": identity_name("$(_pod_sa)", "$(_pod_ns)", domain),
         "IDENTITY_TRUST_ANCHORS_FILE": f"{ANCHORS_DIR}/ca-bundle.crt",
+        "IDENTITY_MIN_REFRESH": values.identity.issuer.min_refresh,
         "IDENTITY_TOKEN_FILE": f"{TOKEN_DIR}/linkerd-identity-token",
         "TAP_SVC_NAME": identity_name("viz", "linkerd-viz", domain) if values.viz.enabled else "",
     }

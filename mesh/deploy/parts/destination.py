@@ -72,6 +72,8 @@ def _arguments(component: str, port: int, admin: int) -> list[Node]:
         pod.TOKEN_FILE,
         "--trust-anchors",
         pod.ANCHORS_FILE,
+        "--min-refresh",
+        Ref("identity.issuer.minRefresh"),
         "--trust-domain",
         Ref("identityTrustDomain"),
         "--cluster-networks",
