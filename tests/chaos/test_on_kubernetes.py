@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from fake_api import FakeApi, cluster_world, fake_api, pod_address
+from fake_cluster import FakeApi, cluster_world, fake_api, pod_address
 
 import chaos.kube
 from chaos import cluster_reaper
