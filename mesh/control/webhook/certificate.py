@@ -7,7 +7,9 @@ replica may change over whenever it comes to it.
 
 from __future__ import annotations
 
+import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -15,6 +17,7 @@ from cryptography import x509
 from mesh.control import pki
 from mesh.control.pki import InvalidCredentials
 
+_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 LIFETIME_SECONDS = 365 * 86_400.0
 """Linkerd's for webhooks (there, made by Helm and renewed by an upgrade)."""
 RENEW_LEFT = 1 / 3
@@ -43,13 +46,15 @@ class Certificate:
 def issue(names: tuple[str, ...], before: str = "", *, now: float | None = None) -> Certificate:
     """A new certificate for a server of these DNS names; the first is the one that it is called by.
 
-    `before`: the CAs (PEM) that are trusted now; those that have expired are left out.
+    `before`: the CAs (PEM) that are trusted now; those that have expired are left out, and so are those that are
+    damaged.
     """
     now = time.time() if now is None else now
     authority = pki.create_trust_anchor(f"{names[0]} CA", now=now, lifetime=LIFETIME_SECONDS)
     key = pki.create_key()
     leaf = pki.issue_leaf(authority, names[0], key.public_key(), now=now, lifetime=LIFETIME_SECONDS)
-    kept = [authority.certificate, *(one for one in _readable(before) if one.not_valid_after_utc.timestamp() > now)]
+    valid = [one for one in _readable(before) if one.not_valid_after_utc.timestamp() > now]
+    kept = list(dict.fromkeys((authority.certificate, *valid)))
     return Certificate("".join(pki.to_pem(one) for one in kept), pki.to_pem(leaf), pki.private_key_pem(key))
 
 
@@ -84,8 +89,9 @@ def trusts(bundle: str, certificate: Certificate) -> bool:
 
 
 def _readable(pem: str) -> list[x509.Certificate]:
-    """Nothing where it is none: what was there before is no reason not to go on."""
-    try:
-        return pki.load_certificates(pem.encode(), "ca.crt") if pem.strip() else []
-    except InvalidCredentials:
-        return []
+    """Those that can be read: what was there before is no reason not to go on."""
+    found: list[x509.Certificate] = []
+    for one in _CERTIFICATE.findall(pem):
+        with suppress(InvalidCredentials):
+            found += pki.load_certificates(one.encode(), "ca.crt")
+    return found

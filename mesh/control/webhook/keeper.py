@@ -160,7 +160,9 @@ class Keeper:
 
     async def _issue(self, before: _Secret | None, authorities: str, cause: str) -> Certificate:
         place = self._place
-        made = issue(place.names, authorities, now=self._clock())
+        # Where the Secret is gone or broken, what replicas show is still what we show: it must stay trusted.
+        shown = self._shown.ca if self._shown is not None else ""
+        made = issue(place.names, authorities + shown, now=self._clock())
         meta: dict[str, Any] = {"name": place.secret, "namespace": place.namespace}
         meta["labels"] = (before.metadata.labels if before is not None else None) or {
             "linkerd.io/control-plane-ns": place.namespace,

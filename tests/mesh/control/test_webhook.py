@@ -177,6 +177,27 @@ def test_a_secret_that_someone_broke_or_removed_is_made_anew() -> None:
     play(scenario)
 
 
+@pytest.mark.parametrize("harm", ["removed", "emptied"])
+def test_what_a_replica_shows_stays_trusted_when_the_secret_is_lost(harm: str) -> None:
+    async def scenario(api: FakeApi, clock: Clock) -> None:
+        one, two = make(api, clock), make(api, clock)
+        await one.look()
+        await two.look()
+        secret = api.get(SECRET, "linkerd", PLACE.secret)
+        assert secret is not None
+        if harm == "removed":
+            api.delete(SECRET, "linkerd", PLACE.secret)
+        else:
+            api.put(SECRET, secret | {"data": {}})
+        await one.look()
+        assert two._shown is not None
+        assert two._shown != stored(api)
+        assert trusts(bundle(api), two._shown)
+        assert stored(api).ca.count("BEGIN CERTIFICATE") == 2
+
+    play(scenario)
+
+
 def test_a_bundle_that_someone_took_away_is_put_back() -> None:
     async def scenario(api: FakeApi, clock: Clock) -> None:
         keeper = make(api, clock)
