@@ -73,6 +73,7 @@ fuzz: setup
 peers: .bench/.ready
 
 bench: setup .bench/.ready
+	-$(BIN)/python -m mesh.native build
 	$(BIN)/python -m benchmarks
 
 accuracy: setup

@@ -98,14 +98,16 @@ def check() -> bool:
 
 
 def build() -> int:
-    """Compiles all modules in place; how many. What was built before is gone, whether or not it succeeds.
+    """Compiles all modules in place, unless they are; how many. If it fails, nothing is compiled.
 
     Raises:
         BuildFailed: mypyc or the C compiler is missing, or one of them refused.
     """
-    clean()
     names = [str(path) for path in sources()]
     digests = {name: _digest(ROOT / name) for name in names}
+    if NOTE.is_file() and json.loads(NOTE.read_bytes()) == digests:
+        return len(names)
+    clean()
     if shutil.which("cc") is None and shutil.which("gcc") is None and shutil.which("clang") is None:
         raise BuildFailed("no C compiler (cc, gcc or clang) on the PATH; everything works without, at a higher cost")
     with tempfile.TemporaryDirectory(prefix="gameday-native-") as folder:
