@@ -10,11 +10,12 @@ from sim_builders import application, fault, parameters_of, played, rules_of, se
 from mesh.api.messages import RetrySpec
 from mesh.behavior.backend import BackendSettings
 from scenarios.model import IdentitySettings, LoadSpec, ServiceTime
+from sim.model.control import ControlPlane
 from sim.model.draws import Streams
 from sim.model.faults import check
 from sim.model.record import Record
 from sim.model.system import System
-from sim.setup import Setup
+from sim.setup import Setup, reached
 
 SHORT_LEAVES = IdentitySettings(leaf_lifetime=10.0, clock_skew=0.5, min_refresh=1.0)
 SLOW = ServiceTime(0.5, 0.0, "constant")
@@ -208,3 +209,42 @@ def test_a_seed_decides_everything() -> None:
     first, second, other = played(setup), played(setup), played(setup, seed=2)
     assert (first.intended_at, first.latency, first.status) == (second.intended_at, second.latency, second.status)
     assert first.intended_at != other.intended_at
+
+
+# ---- what Kubernetes adds
+
+
+def test_proxies_that_cannot_live_in_their_memory_take_the_service_with_them() -> None:
+    starved = fault("proxy-oom", at=5.0, duration=20.0, service="back", parameters={"memoryLimit": "24Mi"})
+    record = played(chain(30.0, faults=(starved,), inject_seconds=30.0, recover_seconds=20.0))
+    assert bad(record, 0.0, 4.0) == 0.0
+    assert bad(record, 10.0, 24.0) == 1.0
+    assert bad(record, 35.0, 50.0) == 0.0
+
+
+def test_a_limit_that_may_do_is_said_not_to_be_known() -> None:
+    roomy = fault("proxy-oom", service="back", parameters={"memoryLimit": "200Mi"})
+    assert "depends on its load" in check((roomy,), {"back"})[0]
+
+
+def test_lost_telemetry_loses_no_request() -> None:
+    lost = fault("telemetry-loss", duration=20.0, service="back")
+    assert check((lost,), {"back"}) == []
+    assert bad(played(chain(30.0, faults=(lost,), inject_seconds=20.0)), 0.0, 20.0) == 0.0
+
+
+@pytest.mark.parametrize(("kind", "why"), [("network-throttle", "bandwidth"), ("misroute", "another service")])
+def test_what_the_twin_cannot_play_it_says_with_the_reason(kind: str, why: str) -> None:
+    (said,) = check((fault(kind, service="back"),), {"back"})
+    assert "no model of kind" in said
+    assert why in said
+
+
+def test_on_kubernetes_destination_takes_policy_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = fault("control-plane-down", component="destination")
+    assert reached(away, "local").targets["component"] == "destination"
+    assert reached(fault("control-plane-down", component="identity"), "kind").targets["component"] == "identity"
+    went: list[str] = []
+    monkeypatch.setattr(ControlPlane, "down", lambda _, component: went.append(component))
+    played(chain(20.0, faults=(reached(away, "kind"),)))
+    assert went == ["destination", "policy"]

@@ -17,14 +17,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from chaos.faults.catalogue import FAULTS
 from chaos.processes import is_alive, record_child, recorded_children
-from chaos.requests import Step, perform
+from chaos.requests import Step, perform, perform_all
 from chaos.world import WorldState, read_world
 from gameday.errors import WorldFailed
 from gameday.worlds.local.recover import marked_processes, recover
 from gameday.worlds.local.world import LocalWorld
 from scenarios.load import load_scenario
-from scenarios.model import Scenario
+from scenarios.model import FaultSpec, Scenario
 
 pytestmark = pytest.mark.e2e
 
@@ -257,3 +258,30 @@ def test_kill_9_of_the_supervisor_too_leaves_nothing(tmp_path: Path) -> None:
     assert marked_processes(folder) == []
     recover(folder)
     assert not Path(state.supervisor.socket).parent.exists()
+
+
+def test_a_wrong_route_and_lost_telemetry_come_and_go(tmp_path: Path, tiny: Scenario) -> None:
+    def fault(kind: str, **targets: str | int) -> FaultSpec:
+        return FaultSpec("drill", kind, 0.0, 5.0, targets, {})
+
+    async def body(world: LocalWorld) -> None:
+        await until_answered(world, tiny)
+        state = read_world(tmp_path / "run")
+        wrong = FAULTS["misroute"].steps(fault("misroute", service="front"), state)
+        await asyncio.to_thread(perform_all, wrong.inject)
+        deadline = time.monotonic() + 10.0
+        while (status := await visit(world, tiny)) == 200:
+            assert time.monotonic() < deadline, "requests still arrive"
+            await asyncio.sleep(0.1)
+        assert status >= 500
+        await asyncio.to_thread(perform_all, wrong.revert)
+        await until_answered(world, tiny)
+
+        lost = FAULTS["telemetry-loss"].steps(fault("telemetry-loss", service="back"), state)
+        await asyncio.to_thread(perform_all, lost.inject)
+        blocked = {name for name, url in world.scrape_targets() if url is None}
+        assert blocked == {"back-0/app", "back-0/proxy"}
+        await asyncio.to_thread(perform_all, lost.revert)
+        assert all(url is not None for _, url in world.scrape_targets())
+
+    with_world(tmp_path / "run", tiny, body)
