@@ -76,7 +76,16 @@ def kind_cluster() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def kind_images(kind_cluster: str) -> str:
+def kind_kubeconfig(kind_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a kubeconfig of its own: the user's is not touched."""
+    path = tmp_path_factory.mktemp("kind") / "kubeconfig"
+    path.write_text(_run("kind", "get", "kubeconfig", "--name", kind_cluster))
+    path.chmod(0o600)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def kind_images(kind_cluster: str, kind_kubeconfig: str) -> str:
     """The mesh's image and one for workloads are in the cluster; the latter's tag."""
     (mesh,) = images(["mesh"])
     build(mesh, BuildOptions(network="host"), quiet=True)
@@ -84,16 +93,13 @@ def kind_images(kind_cluster: str) -> str:
     dockerfile = str(folder / "workload.Dockerfile")
     _run("docker", "build", "--network", "host", "--tag", WORKLOAD_IMAGE, "--file", dockerfile, str(folder))
     load([mesh.tag, WORKLOAD_IMAGE], kind_cluster, quiet=True)
+    # A mesh that is there already runs an image of the same name and perhaps of yesterday.
+    for namespace in ("linkerd", "linkerd-viz"):
+        kubectl = ("kubectl", "--kubeconfig", kind_kubeconfig, "-n", namespace)
+        for deployment in _run(*kubectl, "get", "deploy", "-o", "name").split():
+            _run(*kubectl, "rollout", "restart", deployment)
+            _run(*kubectl, "rollout", "status", "--timeout=120s", deployment)
     return WORKLOAD_IMAGE
-
-
-@pytest.fixture(scope="session")
-def kind_kubeconfig(kind_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Path of a kubeconfig of its own: the user's is not touched."""
-    path = tmp_path_factory.mktemp("kind") / "kubeconfig"
-    path.write_text(_run("kind", "get", "kubeconfig", "--name", kind_cluster))
-    path.chmod(0o600)
-    return str(path)
 
 
 @pytest.fixture(scope="session")
