@@ -139,8 +139,7 @@ function layout(nodes, links) {
   }
   const depth = new Map();
   const walking = new Set();
-  const alone = (node) => Number(!callers.get(node.id).length && !out.get(node.id).length);
-  const order = [...nodes].sort((a, b) => alone(a) - alone(b) || callers.get(a.id).length - callers.get(b.id).length || a.id.localeCompare(b.id));
+  const order = [...nodes].sort((a, b) => callers.get(a.id).length - callers.get(b.id).length || a.id.localeCompare(b.id));
   const descend = (id, level) => {
     if (walking.has(id) || (depth.get(id) ?? -1) >= level) return;
     walking.add(id);
@@ -158,7 +157,7 @@ function layout(nodes, links) {
   full.forEach(settle);
   const mean = (ids, fallback) => (ids.length ? ids.reduce((sum, id) => sum + place.get(id), 0) / ids.length : fallback);
   const sweep = (list, from) => list.forEach((layer) => {
-    layer.sort((a, b) => alone(a) - alone(b) || mean(from.get(a.id), place.get(a.id)) - mean(from.get(b.id), place.get(b.id)) || a.id.localeCompare(b.id));
+    layer.sort((a, b) => mean(from.get(a.id), place.get(a.id)) - mean(from.get(b.id), place.get(b.id)) || a.id.localeCompare(b.id));
     settle(layer);
   });
   sweep(full.slice(1), callers);
@@ -173,15 +172,18 @@ function drawGraph() {
   const { nodes, links } = state.graph;
   const box = $("graph");
   const busy = new Set(links.flatMap((link) => [link.source, link.target]));
-  const shown = nodes.filter((node) => busy.has(node.id) || nodes.length <= 40);
-  if (!shown.length) {
+  const idle = nodes.filter((node) => !busy.has(node.id) && node.meshed).slice(0, 60);
+  const shown = nodes.filter((node) => busy.has(node.id));
+  const hidden = nodes.length - shown.length - idle.length;
+  $("unshown").textContent = hidden ? `Without traffic or proxy, and in the list of workloads only: ${hidden}.` : "";
+  if (!shown.length && !idle.length) {
     box.replaceChildren(el("p", { class: "empty" }, "No workloads here yet. Inject a namespace, and send it a request."));
     $("chosen").hidden = true;
     return;
   }
   const narrow = box.clientWidth < 640;
   const layers = layout(shown, links);
-  const across = Math.max(...layers.map((layer) => layer.length));
+  const across = Math.max(0, ...layers.map((layer) => layer.length));
   const at = new Map();
   const stepAcross = narrow ? NODE.width + 20 : NODE.height + NODE.gapY;
   const stepAlong = narrow ? NODE.height + 62 : NODE.width + NODE.gapX;
@@ -190,6 +192,10 @@ function drawGraph() {
     const along = NODE.pad + level * stepAlong;
     at.set(node.id, narrow ? { x: aside, y: along } : { x: along, y: aside });
   }));
+  // Those that nobody calls and that call nobody: in rows below the others.
+  const below = at.size ? Math.max(...[...at.values()].map((p) => p.y)) + NODE.height + NODE.gapY : NODE.pad;
+  const perRow = Math.max(1, Math.floor((box.clientWidth - NODE.pad) / (NODE.width + 20)));
+  idle.forEach((node, index) => at.set(node.id, { x: NODE.pad + (index % perRow) * (NODE.width + 20), y: below + Math.floor(index / perRow) * (NODE.height + 16) }));
   const width = Math.max(...[...at.values()].map((p) => p.x)) + NODE.width + NODE.pad + (narrow ? 0 : 8);
   const height = Math.max(...[...at.values()].map((p) => p.y)) + NODE.height + NODE.pad;
   const drawing = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "false" });
@@ -218,7 +224,7 @@ function drawGraph() {
     plates.append(plate);
   }
   drawing.append(plates);
-  for (const node of shown) drawing.append(drawNode(node, at.get(node.id), near && !near.has(node.id)));
+  for (const node of [...shown, ...idle]) drawing.append(drawNode(node, at.get(node.id), near && !near.has(node.id)));
   const scroll = { left: box.scrollLeft, top: box.scrollTop };
   const focused = document.activeElement?.dataset?.id;
   box.replaceChildren(drawing);
