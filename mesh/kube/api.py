@@ -13,6 +13,7 @@ Rejected: lightkube's AsyncClient.watch (restarts by itself, without bookmarks, 
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -78,6 +79,10 @@ class Api:
     def __init__(self, http: httpx2.AsyncClient) -> None:
         """`http` has the server as its base URL, and the credentials."""
         self._http = http
+        self.answers = True
+        """Whether the server answered when it was last asked."""
+        self._reported = False
+        self._back = asyncio.Event()
 
     @classmethod
     def of(cls, config: SingleConfig) -> Api:
@@ -99,6 +104,33 @@ class Api:
     async def close(self) -> None:
         await self._http.aclose()
 
+    async def pause(self, seconds: float) -> None:
+        """Waits before the next attempt, and no longer once anybody has got an answer from a server that was away."""
+        if self.answers:
+            await asyncio.sleep(seconds)
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._back.wait()
+        except TimeoutError:
+            pass  # still away
+
+    def report_silence(self) -> bool:
+        """Whether it is the caller who says that the server does not answer: one of all, once for each time."""
+        first, self._reported = not self._reported, True
+        return first
+
+    def _heard(self, status: int) -> None:
+        if status < 500 and not self.answers:
+            self.answers, self._reported = True, False
+            self._back.set()
+
+    def _silent(self, error: Exception) -> Unreachable:
+        if self.answers:
+            self.answers = False
+            self._back = asyncio.Event()
+        return Unreachable(str(error) or type(error).__name__)
+
     async def request(
         self,
         method: str,
@@ -118,7 +150,8 @@ class Api:
         try:
             response = await self._http.request(method, path, params=params, content=content, headers=headers)
         except (httpx2.HTTPError, OSError) as error:
-            raise Unreachable(str(error) or type(error).__name__) from None
+            raise self._silent(error) from None
+        self._heard(response.status_code)
         if response.status_code >= 400:
             raise failure(response.status_code, response.content, response.headers.get("retry-after", ""))
         return response.content
@@ -133,12 +166,13 @@ class Api:
         timeout = httpx2.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS, read=None)
         try:
             async with self._http.stream("GET", path, params=params, timeout=timeout) as response:
+                self._heard(response.status_code)
                 if response.status_code >= 400:
                     content = await response.aread()
                     raise failure(response.status_code, content, response.headers.get("retry-after", ""))
                 yield _lines(response.aiter_raw())
         except (httpx2.HTTPError, OSError) as error:
-            raise Unreachable(str(error) or type(error).__name__) from None
+            raise self._silent(error) from None
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -48,8 +48,8 @@ class Timing:
     absent: float = 30.0
     """Until a kind that the server does not know is looked for again."""
     backoff: float = 0.2
-    max_backoff: float = 5.0
-    """The longest that the mesh works from an old state once the API server is back."""
+    max_backoff: float = 3.0
+    """The longest that all work from an old state once the API server is back; they go on with the first answer."""
     page: int = 500
     """Objects in one page of a list."""
 
@@ -110,6 +110,7 @@ class Informer(Generic[T]):
         self._resync_at = 0.0
         self._failures = 0
         self._absences = 0
+        self._complaint = ""
         self._heard_at: float | None = None
 
     @property
@@ -231,6 +232,7 @@ class Informer(Generic[T]):
         """404. A server that is starting up may say so for a moment, so what is known is dropped only after a few."""
         self._version = ""
         self._absences += 1
+        self._heard_at = self._now()
         if self.store and self._absences < DOUBTED_ABSENCES:
             await self._pause()
             return
@@ -244,7 +246,11 @@ class Informer(Generic[T]):
 
     def _failed(self, error: ApiFailed) -> None:
         self.counts["failures"] += 1
-        if self._failures == 0:
+        if not self._api.answers:
+            if self._api.report_silence():
+                self._log.warn("the API server does not answer; its last state stays", reason=error)
+        elif str(error) != self._complaint:
+            self._complaint = str(error)
             self._log.warn("cannot follow a kind; its last state stays", kind=self.kind, reason=error)
         elif error.status in (401, 403) and self._failures % 20 == 0:
             self._log.error("still refused by the API server", kind=self.kind, reason=error)
@@ -252,12 +258,13 @@ class Informer(Generic[T]):
     async def _pause(self, at_least: float = 0.0) -> None:
         step = min(self._timing.max_backoff, self._timing.backoff * 2.0 ** min(self._failures, 16))
         self._failures += 1
-        await asyncio.sleep(max(at_least, step * self._rng.uniform(0.5, 1.0)))
+        await self._api.pause(max(at_least, step * self._rng.uniform(0.5, 1.0)))
 
     def _heard(self) -> None:
         if self._failures:
             self._log.debug("following again", kind=self.kind, after_failures=self._failures)
         self._failures = self._absences = 0
+        self._complaint = ""
         self._heard_at = self._now()
 
     def _tell(self, changes: list[Change[T]]) -> None:

@@ -290,6 +290,36 @@ class _Through:
         return await self.inner.handle_async_request(request)
 
 
+def test_all_go_on_with_the_first_answer_after_an_outage_and_one_of_them_said_so() -> None:
+    """With a backoff of an hour, only another's answer can wake an informer."""
+    patient = Timing(watch=30.0, grace=5.0, backoff=3600.0, max_backoff=3600.0)
+
+    async def run() -> None:
+        async with FakeApi() as api:
+            seed(1)(api)
+            log = Silent()
+            client = api.client()
+            watched = (kinds.POD, kinds.SERVICE, kinds.NAMESPACE)
+            informers = [Informer(client, kind, read, log, timing=patient) for kind in watched]
+            tasks = [asyncio.create_task(informer.run()) for informer in informers]
+            async with asyncio.timeout(5):
+                while len(api._streams) < 3:
+                    await asyncio.sleep(0.002)
+                api.drop_watches()
+                while sum(informer.counts["failures"] for informer in informers) < 3:
+                    await asyncio.sleep(0.002)
+                assert [text for _, text in log.lines] == ["the API server does not answer; its last state stays"]
+                await asyncio.sleep(0.05)
+                assert not api._streams
+                await client.request("GET", "/version")
+                while len(api._streams) < 3:
+                    await asyncio.sleep(0.002)
+            for task in tasks:
+                task.cancel()
+
+    asyncio.run(run())
+
+
 def test_refused_permission_keeps_the_last_state_and_says_so_once() -> None:
     async def story(world: World) -> None:
         await world.streaming()
