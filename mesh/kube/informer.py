@@ -31,6 +31,9 @@ from mesh.kube.store import Change, Head, Key, Read, Store
 
 T = TypeVar("T")
 
+BUSY = 429
+"""The server asks for patience, as it does for each custom resource while it starts: nothing to tell anybody."""
+
 DOUBTED_ABSENCES = 6
 """404s in a row before a kind counts as gone; with the backoff between them about five seconds."""
 
@@ -249,7 +252,7 @@ class Informer(Generic[T]):
         if not self._api.answers:
             if self._api.report_silence():
                 self._log.warn("the API server does not answer; its last state stays", reason=error)
-        elif str(error) != self._complaint:
+        elif str(error) != self._complaint and error.status != BUSY:
             self._complaint = str(error)
             self._log.warn("cannot follow a kind; its last state stays", kind=self.kind, reason=error)
         elif error.status in (401, 403) and self._failures % 20 == 0:
