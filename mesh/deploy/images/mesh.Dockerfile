@@ -4,8 +4,11 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-RUN apt-get update -q && apt-get install -qy --no-install-recommends binutils
-COPY requirements.lock mesh/deploy/images/locked.py mesh/deploy/images/mesh.packages /build/
+# The compiler is for our own hot modules. Python's headers come with the official image, elsewhere from Debian.
+RUN apt-get update -q && apt-get install -qy --no-install-recommends binutils gcc libc6-dev \
+ && (python3 -c 'import sysconfig, os, sys; sys.exit(not os.path.isfile(sysconfig.get_path("include") + "/Python.h"))' \
+     || apt-get install -qy --no-install-recommends libpython3-dev)
+COPY requirements.lock mesh/deploy/images/locked.py mesh/deploy/images/*.packages /build/
 # Wheels only: what would need a compiler fails here. `pip check` finds what mesh.packages lacks.
 RUN python -m venv --without-pip /venv \
  && python /build/locked.py /build/requirements.lock /build/mesh.packages > /build/mesh.lock \
@@ -15,7 +18,10 @@ RUN python -m venv --without-pip /venv \
  && find /venv -name '*.so' -exec strip --strip-unneeded {} + \
  && find /venv -type f \( -name '*.c' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.h' \) -delete \
  && rm -rf /venv/lib/python3*/site-packages/uvloop/loop
+RUN python /build/locked.py /build/requirements.lock /build/native.packages > /build/native.lock \
+ && pip install --no-deps --require-hashes --only-binary :all: --target /native -r /build/native.lock
 COPY mesh /app/mesh
+RUN PYTHONPATH=/app:/native /venv/bin/python -m mesh.native build && strip --strip-unneeded /app/*.so
 # The root file system is read-only where this runs, so bytecode is made now.
 RUN rm -rf /app/mesh/commands \
  && python -m compileall -q --invalidation-mode unchecked-hash /app
