@@ -170,6 +170,8 @@ class Dialler:
                     lambda: protocol, peer.address.host, peer.address.port, local_addr=self._local
                 )
         except TimeoutError:
+            if (protocol if isinstance(protocol, TlsShim) else end).transport is not None:
+                return  # it was up when a stalled loop came to its deadline; closed by that, it tells so itself
             cause = Cause.CONNECT_TIMEOUT
         except OSError:
             cause = Cause.CONNECT

@@ -217,20 +217,22 @@ class BackendDriver:
             protocol = shim = TlsShim(
                 context, _Handshake(self, connection), server_side=False, server_hostname=endpoint.spec.identity
             )
-        connection.deadline = timer = self.loop.call_later(deadline, self._late, connection, shim)
+        opening = asyncio.current_task()
+        connection.deadline = timer = self.loop.call_later(deadline, self._late, connection, shim, opening)
         try:
-            async with asyncio.timeout(deadline):
-                await self.loop.create_connection(lambda: protocol, address.host, address.port, local_addr=self._local)
-        except TimeoutError:
-            timer.cancel()
+            # Without asyncio.timeout: after a stall it would cancel a connect that `connection_made` has told of
+            # already, and the pool would be left with a connection that is closed, and counted twice.
+            await self.loop.create_connection(lambda: protocol, address.host, address.port, local_addr=self._local)
+        except asyncio.CancelledError:
+            if not connection.gone:
+                raise
             self._connect_failed(connection, Cause.CONNECT_TIMEOUT, handshake=False)
         except OSError:
             timer.cancel()
             self._connect_failed(connection, Cause.CONNECT, handshake=False)
 
-    def _late(self, connection: AnyConnection, shim: TlsShim | None) -> None:
-        """TCP is up and the other end does not shake hands, or does not say that it accepts us (or TCP is late, which
-        has its own limit)."""
+    def _late(self, connection: AnyConnection, shim: TlsShim | None, opening: asyncio.Task[Any] | None) -> None:
+        """TCP is not up, or the other end does not shake hands, or does not say that it accepts us."""
         connection.deadline = None
         if connection.transport is not None:
             connection.gone = True
@@ -238,6 +240,9 @@ class BackendDriver:
         elif shim is not None and shim.transport is not None:
             shim.abort()
         else:
+            connection.gone = True
+            if opening is not None:
+                opening.cancel()
             return
         self.handshake_failed(connection, TimeoutError())
 

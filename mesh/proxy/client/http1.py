@@ -104,6 +104,10 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # a shim, too
         self.transport = transport
         self._tcp.opened.value += 1
+        if self.gone:
+            self._closed = True
+            transport.abort()  # TCP came up after its deadline, and that is told already
+            return
         if isinstance(transport, TlsShim) and transport.alpn == ALPN_ACCEPTED:
             self._greeting = b""
         else:

@@ -230,6 +230,9 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # a shim, too
         self.transport = transport
         self._tcp.opened.value += 1
+        if self.gone:
+            transport.abort()  # TCP came up after its deadline, and that is told already
+            return
         self._h2.start()
         self._flush()
 

@@ -1,0 +1,141 @@
+"""A connect that is up, and a deadline that passes, in one turn of a stalled loop: one outcome, told once.
+
+Seen in a cluster on two busy cores: the deadline of a connect to the app came due between `connection_made` and the
+turn in which the connecting task would have run. The connect was cancelled, which closed a connection that was in the pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from random import Random
+from typing import Any, cast
+
+import pytest
+import uvloop
+
+from mesh.api.messages import Endpoint
+from mesh.behavior.backend import Backend, BackendSettings, Multiplex
+from mesh.behavior.outcome import Cause
+from mesh.proxy.driver import BackendDriver
+
+DEADLINE_SECONDS = 0.05
+
+
+class Counter:
+    value = 0
+
+
+class Telemetry:
+    """As much of a direction's telemetry as a driver looks at."""
+
+    def __init__(self) -> None:
+        self.resent = Counter()
+        self.failed: list[Cause] = []
+        self.tcp = type("Tcp", (), {name: Counter() for name in ("opened", "closed", "read", "written")})()
+
+    def tcp_to(self, identity: str | None) -> Any:
+        return self.tcp
+
+    def connect_failed(self, cause: Cause, address: str) -> None:
+        self.failed.append(cause)
+
+
+class Ticket:
+    """A request that only notes what becomes of it."""
+
+    target = object()
+    attempts = 1
+    sent_at = dispatched_at = 0.0
+
+    def __init__(self) -> None:
+        self.writable: list[bool] = []
+        self.refusals: list[Cause] = []
+
+    def transmit(self, connection: Any) -> None:
+        self.writable.append(not connection.transport.is_closing())
+
+    def refused(self, cause: Cause) -> None:
+        self.refusals.append(cause)
+
+
+class NoCredentials:
+    contexts = None
+
+
+class StalledDriver(BackendDriver):
+    """Its loop does not turn for longer than the deadline, right when a connection is up."""
+
+    def established(self, connection: Any, capacity: int = 1) -> None:
+        super().established(connection, capacity)
+        time.sleep(2 * DEADLINE_SECONDS)
+
+
+async def connect(
+    kind: type[BackendDriver], address: str
+) -> tuple[Ticket, Telemetry, Backend[Any, Any], BackendDriver]:
+    loop = asyncio.get_running_loop()
+    telemetry, ticket = Telemetry(), Ticket()
+    driver = kind(
+        loop,
+        cast(Any, telemetry),
+        NoCredentials(),
+        connect_timeout=DEADLINE_SECONDS,
+        bind_ip=None,
+        series=lambda endpoint: cast(Any, None),
+    )
+    backend: Backend[Any, Any] = Backend(
+        BackendSettings(multiplex=Multiplex.NEVER), cast(Any, driver), Random(1), time.monotonic()
+    )
+    driver.attach(backend)
+    backend.update(time.monotonic(), [Endpoint(address=address, pod="", namespace="")])
+    driver.dispatch(cast(Any, ticket))
+    await asyncio.sleep(6 * DEADLINE_SECONDS)
+    return ticket, telemetry, backend
+
+
+@pytest.mark.parametrize("policy", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_connection_that_was_up_before_its_deadline_stays_up(policy: Any) -> None:
+    async def body() -> None:
+        server = await asyncio.start_server(lambda reader, writer: reader.read(), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        ticket, telemetry, backend = await connect(StalledDriver, f"127.0.0.1:{port}")
+        assert ticket.writable == [True]
+        assert ticket.refusals == []
+        assert telemetry.failed == []
+        assert telemetry.tcp.closed.value == 0
+        (endpoint,) = backend._order
+        assert endpoint.connecting == 0
+        server.close()
+
+    with asyncio.Runner(loop_factory=policy) as runner:
+        runner.run(body())
+
+
+@pytest.mark.parametrize("policy", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_address_that_does_not_answer_is_given_up_at_the_deadline(policy: Any) -> None:
+    async def body() -> None:
+        # A full accept queue drops SYNs: the address is there and silent.
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+            port = full.getsockname()[1]
+            held = [await open_without_waiting(port) for _ in range(4)]
+            ticket, telemetry, backend = await connect(BackendDriver, f"127.0.0.1:{port}")
+            assert ticket.writable == []
+            assert telemetry.failed[0] is Cause.CONNECT_TIMEOUT
+            assert ticket.refusals == [Cause.CONNECT_TIMEOUT]
+            (endpoint,) = backend._order
+            assert endpoint.connecting == 0
+            for sock in held:
+                sock.close()
+
+    with asyncio.Runner(loop_factory=policy) as runner:
+        runner.run(body())
+
+
+async def open_without_waiting(port: int) -> socket.socket:
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.connect_ex(("127.0.0.1", port))
+    await asyncio.sleep(0.01)
+    return sock
