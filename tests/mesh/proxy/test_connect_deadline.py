@@ -1,7 +1,7 @@
 """A connect that is up, and a deadline that passes, in one turn of a stalled loop: one outcome, told once.
 
 Seen in a cluster on two busy cores: the deadline of a connect to the app came due between `connection_made` and the
-turn in which the connecting task would have run. The connect was cancelled, which closed a connection that was in the pool.
+turn in which the connecting task would have run. It was cancelled, which closed a connection that was in the pool.
 """
 
 from __future__ import annotations
