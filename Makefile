@@ -36,6 +36,7 @@ demo: setup
 test: setup
 	$(BIN)/pytest -n 2 -m 'not e2e and not kind'
 	$(BIN)/pytest -m 'e2e and not kind'
+	$(BIN)/pytest -m kind -rs
 
 # The hot modules compiled by mypyc: a minute, a C compiler, and half the cost of a request. Nothing needs it.
 native: setup
