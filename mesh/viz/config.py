@@ -9,23 +9,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from mesh.api.durations import InvalidDuration, parse_duration
+from mesh.control.config import Address, InvalidFlags
+from mesh.control.log import LEVELS
 from mesh.viz.identity import IdentitySettings
-from mesh.viz.log import LEVELS
 
 WINDOW_SECONDS = 600.0
-
-
-class InvalidFlags(Exception):
-    """A flag, or the file that it names, cannot be used."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from typing import Protocol
 
 import msgspec
 
+from mesh.control.log import Log
 from mesh.kube.api import Api, ApiFailed, Conflict, Missing
 from mesh.kube.kinds import SECRET
-from mesh.viz.log import Log
 from mesh.viz.permissions import TAP_SECRET
 
 HEADER = "l5d-viz-token"

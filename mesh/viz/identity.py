@@ -7,9 +7,7 @@ needs no restart. While there is no leaf everything but tap works, and tap says 
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +22,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from mesh.api.messages import CertifyRequest, CertifyResponse
 from mesh.behavior.backoff import Backoff
 from mesh.behavior.renewal import MAX_REFRESH_SECONDS, MIN_REFRESH_SECONDS, next_attempt_delay
+from mesh.control.credentials import load_chain
+from mesh.control.log import Log
+from mesh.viz.counters import Counters
 from mesh.viz.failures import describe
-from mesh.viz.log import Counters, Log
 
 ATTEMPT_SECONDS = 5.0
 FIRST_BACKOFF_SECONDS = (0.2, 5.0)
@@ -99,7 +99,7 @@ class LeafKeeper:
             anchors = self._settings.anchors.read_text()
             if self._context is None or self._context[0] != anchors:
                 context = _anchored(anchors)
-                _load_chain(context, self._key_pem + self._chain)
+                load_chain(context, self._chain, self._key_pem)
                 self._context = (anchors, context)
         except (OSError, ValueError, ssl.SSLError) as error:
             raise NoLeaf(f"trust anchors in {self._settings.anchors}: {error}") from None
@@ -154,22 +154,3 @@ def _anchored(anchors: str) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_TICKET
     context.load_verify_locations(cadata=anchors)
     return context
-
-
-def _load_chain(context: ssl.SSLContext, pem: str) -> None:
-    """`ssl` reads keys from files only: one in memory without a name, where the system has such (Linux)."""
-    if hasattr(os, "memfd_create"):
-        handle = os.memfd_create("leaf", os.MFD_CLOEXEC)
-        try:
-            os.write(handle, pem.encode())
-            context.load_cert_chain(f"/proc/self/fd/{handle}")
-        finally:
-            os.close(handle)
-        return
-    handle, name = tempfile.mkstemp(prefix="leaf-", suffix=".pem")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(pem)
-        context.load_cert_chain(name)
-    finally:
-        os.unlink(name)

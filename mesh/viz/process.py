@@ -11,13 +11,15 @@ from typing import Any
 
 from aiohttp import web
 
+from mesh.control.config import Address, InvalidFlags
+from mesh.control.log import Log
 from mesh.kube.api import Api as KubernetesApi
 from mesh.kube.client import ClusterUnreachable, service_account_config
-from mesh.viz.config import Address, Config, InvalidFlags, parse
+from mesh.viz.config import Config, parse
+from mesh.viz.counters import Counters
 from mesh.viz.fleet import Fleet
 from mesh.viz.gate import FileGate, Gate, OpenGate, SecretGate
 from mesh.viz.identity import LeafKeeper
-from mesh.viz.log import Counters, Log
 from mesh.viz.pods import Pod
 from mesh.viz.scraper import Scraper
 from mesh.viz.server import Api
@@ -42,7 +44,7 @@ class Process:
             PodsUnreadable, ClusterUnreachable: there is no list of pods.
         """
         self._config = config
-        self._log = Log(config.log_level)
+        self._log = Log("viz", config.log_level)
         self._counters = Counters()
         self.fleet = Fleet()
         self._kubernetes: KubernetesApi | None = None

@@ -13,11 +13,12 @@ from collections.abc import Callable
 
 import aiohttp
 
+from mesh.control.log import Log
+from mesh.viz.counters import Counters
 from mesh.viz.exposition import Truncated, read
 from mesh.viz.failures import describe
 from mesh.viz.fleet import Fleet, Member, PodKey
 from mesh.viz.flows import COUNTERS, GAUGES, HISTOGRAMS
-from mesh.viz.log import Counters, Log
 
 SPREAD = 0.8
 """Of the interval: the share over which a round's scrapes begin."""

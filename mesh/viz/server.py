@@ -21,10 +21,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from mesh.viz.counters import Counters
 from mesh.viz.fleet import Fleet
 from mesh.viz.gate import HEADER, Gate
 from mesh.viz.identity import LeafKeeper, NoLeaf
-from mesh.viz.log import Counters
 from mesh.viz.queries import QUESTIONS, BadQuery, NotFound, answer, tap_query_of
 from mesh.viz.tap import TAPPING, TapRefused, TapStream
 from mesh.viz.top import Top

@@ -10,11 +10,11 @@ from typing import Protocol
 
 import msgspec
 
+from mesh.control.log import Log
 from mesh.kube.api import Api
 from mesh.kube.informer import Informer
 from mesh.kube.kinds import POD
 from mesh.kube.store import Change, Unreadable
-from mesh.viz.log import Log
 from mesh.viz.pods import Pod, pod_from_object
 
 FILE_POLL_SECONDS = 1.0

@@ -9,13 +9,13 @@ from typing import Any
 
 from fake_api import FakeApi
 
+from mesh.control.log import Log
 from mesh.kube.kinds import POD, SECRET
 from mesh.viz.gate import SecretGate
-from mesh.viz.log import Log
 from mesh.viz.pods import Pod
 from mesh.viz.sources import PodsOfCluster
 
-QUIET = Log("error")
+QUIET = Log("viz", "error")
 
 
 def manifest(name: str, **more: Any) -> dict[str, Any]:
