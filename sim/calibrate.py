@@ -235,12 +235,14 @@ def _failure_share(calibration: Calibration, generator: np.random.Generator) -> 
 
 def _delays(generator: np.random.Generator, base: Delays) -> Delays:
     spread = generator.standard_normal(5)
+    slow_kill = base.kill * math.exp(0.4 * generator.standard_normal()) if base.kill else 0.0
 
     def lognormal(value: float, sigma: float, z: float) -> float:
         return value * math.exp(sigma * z)
 
     return Delays(
         injection=lognormal(base.injection, 1.0, spread[0]),
+        kill=slow_kill,
         reversion=lognormal(base.reversion, 1.0, spread[1]),
         control_start=lognormal(base.control_start, 0.6, spread[2]),
         pod_restart=lognormal(base.pod_restart, 0.35, spread[3]),

@@ -19,6 +19,8 @@ class Delays:
 
     injection: float = 0.02
     """From the planned moment until the fault has bitten."""
+    kill: float = 0.0
+    """From the order to kill a pod or a component until it is dead: none for a signal, half a second for a kubelet."""
     reversion: float = 0.03
     """The same for its end."""
     control_start: float = 0.35
@@ -32,8 +34,8 @@ class Delays:
 
 DELAYS: dict[str, Delays] = {
     "local": Delays(),
-    # A Deployment is scaled, a pod is scheduled, its init container runs, proxy and app start after another.
-    "kind": Delays(injection=0.5, reversion=0.1, control_start=4.0, pod_restart=8.0, endpoint_update=0.6),
+    # Seen on kind, 2 cores: a pod is scheduled, its init container runs, then proxy and app start one after the other.
+    "kind": Delays(injection=0.06, kill=0.6, reversion=0.06, control_start=2.0, pod_restart=4.6, endpoint_update=0.3),
 }
 """By world."""
 

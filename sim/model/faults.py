@@ -76,7 +76,7 @@ def _cert_expiry(fault: FaultSpec, system: System) -> Process:
 
 def _absence(fault: FaultSpec, system: System, components: tuple[str, ...]) -> Process:
     delays = system.parameters.delays
-    yield from system.sleep_until(fault.at + delays.injection)
+    yield from system.sleep_until(fault.at + delays.injection + delays.kill)
     for component in components:
         system.control.down(component)
     yield from system.sleep_until(fault.at + fault.duration + delays.reversion + delays.control_start)
@@ -106,7 +106,7 @@ def _app_degrade(fault: FaultSpec, system: System) -> Process:
 def _pod_kill(fault: FaultSpec, system: System) -> Process:
     pods = system.targets(fault)
     delays = system.parameters.delays
-    yield from system.sleep_until(fault.at + delays.injection)
+    yield from system.sleep_until(fault.at + delays.injection + delays.kill)
     for pod in pods:
         system.kill(pod)
         system.calendar.process(_comeback(pod, system))
@@ -126,7 +126,7 @@ def _proxy_oom(fault: FaultSpec, system: System) -> Process:
     pods = system.targets(fault)
     delays = system.parameters.delays
     starves = _mebibytes(fault) <= STARVING_MEBIBYTES
-    yield from system.sleep_until(fault.at + delays.injection)
+    yield from system.sleep_until(fault.at + delays.injection + delays.kill)
     for pod in pods:
         system.kill(pod)
         if not starves:
