@@ -3,13 +3,14 @@
     gameday mesh install --ha | kubectl apply -f -
 
 Installing over a mesh that is there would give it a new trust anchor, and every pod would refuse every other: where the
-cluster can be reached, it is asked first.
+cluster can be reached, it is asked first. An install that was interrupted is gone on with: what is there keeps its
+trust anchor and issuer, for identity may have started with them, and a changed bundle reaches it a minute late.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -22,6 +23,9 @@ from mesh.deploy.credentials import read_credentials
 from mesh.deploy.objects import crd_objects, install_objects
 from mesh.deploy.text import to_yaml
 from mesh.kube.client import ClusterUnreachable, connect
+
+if TYPE_CHECKING:
+    from mesh.deploy.objects import Credentials
 
 
 def install(
@@ -54,10 +58,11 @@ def install(
     if crds:
         sys.stdout.write(to_yaml(definitions))
         return 0
-    if not ignore_cluster:
-        _refuse_second(cluster)
+    started = None if ignore_cluster else _started(cluster)
+    if identity != DEFAULT_IDENTITY or wanted.identity.issuer.external or wanted.identity.external_ca:
+        started = None
     try:
-        credentials = read_credentials(
+        credentials = started or read_credentials(
             identity.files,
             external_issuer=wanted.identity.issuer.external,
             external_ca=wanted.identity.external_ca,
@@ -76,19 +81,31 @@ def install(
     return 0
 
 
-def _refuse_second(cluster: ClusterOptions) -> None:
-    from mesh.deploy.installed import is_installed
+def _started(cluster: ClusterOptions) -> Credentials | None:
+    """Trust anchors and issuer of an install that did not get to its end; None: there is none.
+
+    Raises:
+        CommandFailed: the cluster has a whole mesh.
+    """
+    from mesh.deploy.installed import NotInstalled, is_complete, read_installed
 
     try:
         client = connect(cluster.context, cluster.kubeconfig)
     except ClusterUnreachable as error:
         progress(f"the cluster was not asked whether it has a mesh already: {error}")
-        return
+        return None
     try:
         with applying():
-            if is_installed(client):
+            if is_complete(client):
                 raise CommandFailed(
                     "this cluster has a mesh already: use gameday mesh upgrade, or --ignore-cluster for another cluster"
                 )
+            found = read_installed(client).credentials
+    except NotInstalled:
+        return None
     finally:
         client.close()
+    if not found.issuer_key:
+        return None
+    progress("an install of this cluster was interrupted: going on with its trust anchor and issuer")
+    return found

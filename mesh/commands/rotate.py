@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from mesh.commands.errors import CommandFailed
 from mesh.commands.output import applying, progress
 from mesh.commands.tables import Column, Output, print_table
 from mesh.control.pki import InvalidCredentials, create_trust_anchor, load_certificates, private_key_pem
+from mesh.deploy.labels import NAMESPACE
 from mesh.deploy.rotation import (
     bundle_objects,
     fingerprint_of,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from lightkube import Client
 
     from mesh.deploy.installed import Installed
+    from mesh.deploy.objects import Credentials
 
 
 def create_anchor(*, out: Path, lifetime: str = "87600h", trust_domain: str = "cluster.local") -> int:
@@ -103,6 +106,7 @@ def trust_anchors(
     add: Path | None = None,
     drop: str | None = None,
     apply: Annotated[bool, Parameter(negative="")] = False,
+    force: Annotated[bool, Parameter(negative="")] = False,
     output: Output = "table",
     cluster: ClusterOptions = DEFAULTS,
 ) -> int:
@@ -116,6 +120,8 @@ def trust_anchors(
         SHA-256 of the anchor to trust no more, or its beginning. Only once every proxy has a leaf from the new issuer.
     apply
         Apply it instead of printing it.
+    force
+        Drop it although certificates in use hang from it: peers refuse those until they have renewed.
     output
         table or json.
     """
@@ -136,8 +142,37 @@ def trust_anchors(
             )
         except InvalidCredentials as error:
             raise CommandFailed(str(error)) from None
+        if drop is not None and not force:
+            _refuse_while_needed(client, found, credentials)
         _out(client, bundle_objects(found.values, credentials), apply)
     return 0
+
+
+def _refuse_while_needed(client: Client, found: Installed, without: Credentials) -> None:
+    """Raises CommandFailed while the anchor that `without` lacks holds a certificate in use."""
+    from mesh.commands.anchor_holders import holders_in
+
+    now = time.time()
+    rest = load_certificates(without.trust_anchors.encode(), "trust anchors")
+    every = load_certificates(found.credentials.trust_anchors.encode(), "trust anchors")
+    (dropped,) = (anchor for anchor in every if anchor not in rest)
+    if dropped.not_valid_after_utc.timestamp() < now:
+        return
+    holders = holders_in(client, NAMESPACE, found.values, dropped, rest, now)
+    if holders.hanging:
+        raise CommandFailed(
+            f"{len(holders.hanging)} certificates in use hang from it ({_few(holders.hanging)}): wait until they have "
+            "renewed, at 70% of a leaf's life, or restart them; --force drops it nevertheless"
+        )
+    if holders.unseen:
+        raise CommandFailed(
+            f"not known whether certificates in use hang from it ({_few(holders.unseen)}): see gameday mesh check "
+            "--proxy; --force drops it nevertheless"
+        )
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _list(found: Installed, output: Any) -> None:

@@ -9,7 +9,7 @@ from lightkube import Client
 
 from mesh.api.values import CONFIG_KEY, CONFIG_MAP, InvalidValues, Values, load_values
 from mesh.deploy import paths
-from mesh.deploy.labels import ISSUER, NAMESPACE, TRUST_ROOTS, TRUST_ROOTS_KEY
+from mesh.deploy.labels import DESTINATION, IDENTITY, INJECTOR, ISSUER, NAMESPACE, TRUST_ROOTS, TRUST_ROOTS_KEY
 from mesh.deploy.objects import Credentials
 
 
@@ -26,6 +26,13 @@ class Installed:
 def is_installed(client: Client) -> bool:
     """Whether a mesh is there already. Raises paths.RequestFailed."""
     return paths.get(client, paths.CONFIG_MAP, CONFIG_MAP, NAMESPACE) is not None
+
+
+def is_complete(client: Client) -> bool:
+    """Whether that mesh has all of its components; an install that was interrupted leaves one that has not. Raises
+    paths.RequestFailed."""
+    deployments = (IDENTITY, DESTINATION, INJECTOR)
+    return is_installed(client) and all(paths.get(client, paths.DEPLOYMENT, name, NAMESPACE) for name in deployments)
 
 
 def read_installed(client: Client) -> Installed:

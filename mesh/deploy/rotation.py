@@ -5,7 +5,7 @@
 
 Proxies and control plane read the bundle from a mounted ConfigMap, which identity copies into every namespace, and take
 up changes while they run: nothing restarts. What must not happen is that a bundle loses the anchor of a certificate in
-use: dropping is refused while the issuer hangs from it; to wait for the leaves is the caller's (docs/kubernetes.md).
+use: dropping is refused here while the issuer hangs from it, and by the command while a leaf does, whom it asks.
 """
 
 from __future__ import annotations

@@ -189,6 +189,29 @@ def test_a_refusal_of_the_api_server_is_one_line(fake: FakeCluster) -> None:
     assert "customresourcedefinitions is forbidden" in refusal("install", "--apply")
 
 
+@pytest.mark.parametrize(
+    "last",
+    [
+        ("ConfigMap", "linkerd-config"),
+        ("ConfigMap", "linkerd-identity-trust-roots"),
+        ("Secret", "linkerd-identity-issuer"),
+        ("Deployment", "linkerd-identity"),
+        ("Deployment", "linkerd-destination"),
+    ],
+)
+def test_an_install_that_was_interrupted_is_gone_on_with(fake: FakeCluster, last: tuple[str, str]) -> None:
+    values = read_values()
+    objects = install_objects(values, create_credentials(values.trust_domain))
+    end = [(item["kind"], item["metadata"]["name"]) for item in objects].index(last) + 1
+    apply_mesh(connect(kubeconfig=fake.kubeconfig), crd_objects(values), objects[:end])
+    had = fake.find("secrets", "linkerd-identity-issuer", "linkerd")
+    assert run("install", "--apply") == 0
+    assert fake.find("deployments", "linkerd-proxy-injector", "linkerd") is not None
+    if had is not None:
+        assert issuer_of(fake) == had["data"]
+    assert "a mesh already" in refusal("install", "--apply")
+
+
 # ---- certificates
 
 
@@ -224,10 +247,22 @@ def test_an_anchor_is_dropped_only_once_nothing_of_ours_hangs_from_it(fake: Fake
     anchor = ("--anchor-certificate", str(tmp_path / "ca.crt"), "--anchor-key", str(tmp_path / "ca.key"))
     run("rotate-issuer", *anchor, "--apply")
     assert "exactly one" in refusal("trust-anchors", "--drop", "abcdef", "--apply")
-    assert run("trust-anchors", "--drop", first[:12], "--apply") == 0
+    fake.put(POD, meshed_pod("cart-1"))
+    assert "in use hang from it (shop/cart-1)" in refusal("trust-anchors", "--drop", first[:12], "--apply")
+    assert run("trust-anchors", "--drop", first[:12], "--apply", "--force") == 0
     roots = fake.find("configmaps", "linkerd-identity-trust-roots", "linkerd")
     assert roots is not None
     assert roots["data"]["ca-bundle.crt"] == (tmp_path / "ca.crt").read_text()
+
+
+def meshed_pod(name: str) -> dict[str, Any]:
+    """Ready by its own account; this API server has no way to its ports."""
+    ready = {"name": "linkerd-proxy", "ready": True, "state": {"running": {}}}
+    return {
+        "metadata": {"name": name, "namespace": "shop", "annotations": {"linkerd.io/proxy-version": VERSION}},
+        "spec": {"containers": [{"name": "linkerd-proxy", "image": f"gameday/mesh:{VERSION}"}]},
+        "status": {"phase": "Running", "containerStatuses": [ready]},
+    }
 
 
 def test_a_new_anchor_never_overwrites_a_key(tmp_path: Path) -> None:
