@@ -68,11 +68,14 @@ class BackendDriver:
         self._private: dict[Request, tuple[Endpoint, Connection]] = {}
         """Upgrades whose own connection is being opened, and the shared one on whose account they go."""
         self.backend: Backend[Request, Connection] = None  # type: ignore[assignment]  # set by `attach`
+        self.attached = False
+        """Compiled code must not look at a backend that is not there yet, not even to see that."""
         self.balancer: BalancerSeries | None = None
         self.resent_total = telemetry.resent
 
     def attach(self, backend: Backend[Request, Connection]) -> None:
         self.backend = backend
+        self.attached = True
 
     # ---- the machine asks
 
@@ -173,7 +176,7 @@ class BackendDriver:
         self.backend.lost(monotonic(), connection.endpoint, connection)
 
     def shut_down(self) -> None:
-        if self.backend is not None:
+        if self.attached:
             self.backend.shut_down()
         for task in self._tasks:
             task.cancel()

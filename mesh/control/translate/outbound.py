@@ -53,6 +53,7 @@ from mesh.control.translate.annotations import (
     parse_retry,
     parse_timeouts,
 )
+from mesh.control.translate.authorizations import GROUP
 from mesh.control.translate.filters import AuthorityOf, filters_spec
 from mesh.control.translate.matches import (
     Conditions,
@@ -124,6 +125,7 @@ class _Routes:
         services: Collection[tuple[str, str]] | None,
         complain: ComplainOfRoute,
     ) -> None:
+        self._authority = authority
         self._domain = authority.partition(".svc.")[2].rpartition(":")[0] or "cluster.local"
         self._service_retries = service_retries
         self._service_timeouts = service_timeouts
@@ -206,6 +208,10 @@ class _Routes:
 
     def _authority_of(self, route: AnyRoute) -> AuthorityOf:
         def authority(ref: BackendRef | MirrorTarget, place: FieldPath) -> str:
+            if isinstance(ref, BackendRef) and ref.kind == "EgressNetwork" and ref.group == GROUP:
+                if _has_parent(route, ref):
+                    return self._authority
+                raise Unusable((*place, "kind"), "an EgressNetwork can be the backend only of its own routes")
             if ref.kind != "Service" or ref.group not in ("", "core"):
                 raise Unusable((*place, "kind"), f"a backend must be a Service, not {ref.group or 'core'}/{ref.kind}")
             if ref.port is None:
@@ -218,6 +224,13 @@ class _Routes:
             return f"{ref.name}.{namespace}.svc.{self._domain}:{ref.port}"
 
         return authority
+
+
+def _has_parent(route: AnyRoute, ref: BackendRef) -> bool:
+    """Whether a parent of the route is what `ref` names."""
+    own = route.metadata.namespace
+    wanted = (ref.kind, ref.namespace or own, ref.name)
+    return any((parent.kind, parent.namespace or own, parent.name) == wanted for parent in route.spec.parent_refs)
 
 
 def _expanded(

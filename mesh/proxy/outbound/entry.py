@@ -249,7 +249,7 @@ class Entry:
     def forgive(self) -> None:
         """Our certificate is new: endpoints that refused the old one get another try at once."""
         for driver in (self._http1, self._http2, self._tcp):
-            if driver is not None and driver.backend is not None:
+            if driver is not None and driver.attached:
                 driver.backend.forgive(monotonic())
                 driver.arm()
 
@@ -322,7 +322,7 @@ class Entry:
         for multiplex, driver in pairs:
             backend = self.destination.backends.get(multiplex)
             if driver is not None and backend is not None:
-                if driver.backend is None:
+                if not driver.attached:
                     driver.attach(backend)
                 driver.arm()
 

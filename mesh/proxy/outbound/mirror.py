@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from mesh.proxy.deadlines import Deadlines
 from mesh.proxy.request import BODY_BUFFER_BYTES, Request
 from mesh.proxy.session import Session
-from mesh.proxy.wire.message import RequestHead
 
 if TYPE_CHECKING:
     from mesh.proxy.metrics import Counter
@@ -86,10 +85,7 @@ class Mirror:
 
     def __init__(self, owner: Mirrors, original: Request) -> None:
         self._owner = owner
-        head = RequestHead()
-        for name in RequestHead.__slots__:
-            setattr(head, name, getattr(original.head, name))
-        head.headers = list(original.head.headers)
+        head = original.head.copy()
         self.session = Session(identity=original.session.peer_identity)
         self.request = Request(owner, self, head)
         self.request.extra = list(original.extra)

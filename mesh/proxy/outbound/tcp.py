@@ -88,9 +88,11 @@ class TcpDriver:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self.backend: Backend[TcpForward, ServerEnd] = None  # type: ignore[assignment]  # set by `attach`
+        self.attached = False
 
     def attach(self, backend: Backend[TcpForward, ServerEnd]) -> None:
         self.backend = backend
+        self.attached = True
 
     # ---- the machine asks
 
@@ -143,7 +145,7 @@ class TcpDriver:
         self.arm()
 
     def shut_down(self) -> None:
-        if self.backend is not None:
+        if self.attached:
             self.backend.shut_down()
         if self._timer is not None:
             self._timer.cancel()

@@ -49,6 +49,17 @@ class RequestHead:
         self.upgrade = b""
         """What the client wants to upgrade to, as HTTP/1.1 says it; empty where it does not."""
 
+    def copy(self) -> RequestHead:
+        """Another one that says the same, with headers of its own. Field by field, as compiled classes have no
+        `__slots__` to go by."""
+        head = RequestHead()
+        head.method, head.path, head.scheme, head.authority = self.method, self.path, self.scheme, self.authority
+        head.headers = list(self.headers)
+        head.content_length, head.chunked = self.content_length, self.chunked
+        head.keep_alive, head.http_1_0, head.http_2 = self.keep_alive, self.http_1_0, self.http_2
+        head.expect_continue, head.te_trailers, head.upgrade = self.expect_continue, self.te_trailers, self.upgrade
+        return head
+
     @property
     def has_body(self) -> bool:
         return self.chunked or bool(self.content_length)

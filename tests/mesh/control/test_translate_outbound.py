@@ -22,6 +22,7 @@ from mesh.api.messages import (
 )
 from mesh.api.resources import EgressNetwork, GRPCRoute, HTTPRoute, Service, ServiceProfile, TrafficSplit
 from mesh.behavior.routes import NO_BACKEND, Route, build_router
+from mesh.control.registry.lint import problems_of
 from mesh.control.translate import outbound_policy_message, profile_message
 from mesh.control.translate.annotations import (
     InvalidAnnotation,
@@ -543,6 +544,27 @@ def test_a_denying_network_answers_403_but_for_what_its_routes_allow() -> None:
     assert denied is not None
     assert denied.filters is not None
     assert denied.filters.failure(Random(0)) == 403
+
+
+def test_a_networks_route_may_name_it_as_its_backend() -> None:
+    itself = "group: policy.linkerd.io, kind: EgressNetwork"
+    text = (
+        "kind: HTTPRoute\nmetadata: {name: api, namespace: shop}\nspec:\n"
+        f"  parentRefs: [{{{itself}, name: n}}]\n"
+        f"  rules: [{{backendRefs: [{{{itself}, name: n}}, {{{itself}, name: other}}]}}]\n"
+    )
+    route, told = read(text, HTTPRoute), []
+    made = egress_policy_message(
+        "198.51.100.1:80",
+        network("n", "shop", "Deny"),
+        [route],
+        1,
+        0.0,
+        complain_route=lambda _, path, message: told.append(message),
+    )
+    assert [backend.authority for backend in made.routes[0].backends] == ["198.51.100.1:80", ""]
+    assert told == ["an EgressNetwork can be the backend only of its own routes"]
+    assert [problem.message for problem in problems_of(route) if problem.fatal] == told
 
 
 def test_an_allowing_network_forwards_with_its_own_timeouts() -> None:
