@@ -12,6 +12,7 @@ from mesh.proxy.metrics import Registry
 from mesh.proxy.outbound.discovery import Discovery
 from mesh.proxy.outbound.tcp import TcpEntry
 from mesh.proxy.telemetry import OutboundTelemetry
+from mesh.proxy.wire.tls import Contexts
 
 NOWHERE = Address("127.0.0.1", 1)
 CACHE = "cache.shop.svc.cluster.local:6379"
@@ -31,7 +32,7 @@ class Waits:
 
 
 class NoCredentials:
-    contexts = None
+    contexts: Contexts | None = None
 
 
 def test_the_first_opaque_connection_finds_a_driver_with_a_balancer() -> None:
