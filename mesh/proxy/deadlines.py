@@ -54,6 +54,9 @@ class Deadlines:
             bucket = self._buckets.pop(heapq.heappop(ticks))
             while bucket:
                 _, callback = bucket.popitem()
-                callback()
+                try:
+                    callback()
+                except Exception as error:  # noqa: BLE001 – one request's fault must not stop the clock of all others
+                    self._loop.call_exception_handler({"message": "a deadline's callback failed", "exception": error})
         if ticks:
             self._arm(ticks[0])

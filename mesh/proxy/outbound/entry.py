@@ -113,12 +113,18 @@ class Entry:
                 request.refused(Cause.NO_BACKEND)
                 return
             if picked.authority is not None:
-                entry = self._backends[picked.authority]
+                entry = self._backends.get(picked.authority) or self._dropped(picked.authority)
             request.backend_filters = picked.filters
             if picked.filters is not None:
                 self._rewrite(request, picked.filters)
         request.backend_series = use.backends.get(entry) or use.backend(entry)
         entry.send(request)
+
+    def _dropped(self, authority: str) -> Entry:
+        """A backend that routes named no longer when a request of such a route came to its next try."""
+        entry = self._discovery.hold(authority)
+        entry.release()
+        return entry
 
     def send(self, request: Request) -> None:
         """Dispatches to this entry's own endpoints, as soon as they are known."""
