@@ -14,6 +14,7 @@ from mesh.commands.check.facts import Bundle, Proxy
 from mesh.commands.check.reader import Json, Reader
 from mesh.commands.handshake import HandshakeFailed, shown_certificates
 from mesh.commands.portforward import PortForwarder
+from mesh.control.injector.patch import annotations_of, verdict
 from mesh.control.names import identity_name
 from mesh.kube.client import ProxyFailed, proxy_get
 
@@ -36,6 +37,7 @@ def learn(reader: Reader, client: Client, namespace: str | None, values: Values)
     if "data_pods" in reader.unknown:
         reader.unknown["proxies"] = reader.unknown["data_pods"]
     meshed = [pod for pod in pods if PROXY_VERSION in (pod["metadata"].get("annotations") or {})]
+    found["unmeshed"] = reader.learn("unmeshed", lambda: _unmeshed(reader, pods), ())
     places = sorted({pod["metadata"]["namespace"] for pod in meshed})
     found["data_pods"] = tuple(pod_of(pod) for pod in pods if pod["metadata"]["namespace"] in places)
     found["services"] = reader.learn(
@@ -50,6 +52,12 @@ def learn(reader: Reader, client: Client, namespace: str | None, values: Values)
         forwarder = PortForwarder(client.config)
         found["proxies"] = tuple(pool.map(lambda pod: _proxy(client, forwarder, pod, values.trust_domain), meshed))
     return found
+
+
+def _unmeshed(reader: Reader, pods: Iterable[Json]) -> tuple[str, ...]:
+    asking = {item["metadata"]["name"]: annotations_of(item) for item in reader.list("/api/v1/namespaces")}
+    facts = [pod_of(pod) for pod in pods if not verdict(pod, asking.get(pod["metadata"]["namespace"], {})).reason]
+    return tuple(pod.place for pod in facts if pod.phase == "Running")
 
 
 def _bundle(reader: Reader, namespace: str) -> Bundle:

@@ -222,6 +222,8 @@ class Facts:
     """In namespaces with meshed pods."""
     data_pods: tuple[Pod, ...] = ()
     """All pods in those namespaces, meshed or not."""
+    unmeshed: tuple[str, ...] = ()
+    """Running pods, `namespace/name`, that the injector would have given a proxy and that have none."""
     bundles: tuple[Bundle, ...] = ()
     data_namespace_exists: bool = True
     viz: Viz | None = None

@@ -345,6 +345,11 @@ WARNINGS: dict[str, tuple[Facts, str, str]] = {
         "cluster networks contains all pods",
         "pod shop/cart-1: 100.200.0.4 is outside of",
     ),
+    "started while the injector was away": (
+        broken(unmeshed=("shop/cart-2",)),
+        "pods that are to be injected have a proxy",
+        "shop/cart-2: is to be injected and has no linkerd-proxy",
+    ),
     "nothing meshed": (
         broken(proxies=(), data_pods=(), services=(), bundles=(), data_namespace="shop"),
         "data plane proxies are ready",

@@ -6,6 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -316,3 +317,16 @@ def test_a_rule_that_was_widened_is_fine() -> None:
     assert lacks(role, {"kind": "Role", "rules": [wider]}) == ""
     narrower = {**rule, "resourceNames": ["one"]}
     assert lacks(role, {"kind": "Role", "rules": [narrower]}) == "does not grant get,list pods"
+
+
+def test_pods_that_the_injector_would_have_taken_and_did_not_are_found() -> None:
+    api = Api()
+    asking = {"metadata": {"name": "shop", "annotations": {"linkerd.io/inject": "enabled"}}}
+    api.lists["/api/v1/namespaces"] = [asking, {"metadata": {"name": "default"}}]
+    ended, refusing = running("job", "app", namespace="shop"), running("out", "app", namespace="shop")
+    ended["status"]["phase"] = "Succeeded"
+    refusing["metadata"]["annotations"] = {"linkerd.io/inject": "disabled"}
+    others = [running("cart", "app", namespace="default"), running("web", "app", "linkerd-proxy", namespace="shop")]
+    api.lists["/api/v1/pods"] = [running("cart", "app", namespace="shop"), *others, ended, refusing]
+    facts = gather(api.client(), replace(SCOPE, proxies=True))
+    assert facts.unmeshed == ("shop/cart",)

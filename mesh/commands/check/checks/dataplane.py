@@ -105,6 +105,15 @@ def proxies_ready(facts: Facts) -> Verdict:
     return error(listed(lines), f"see `kubectl logs POD -c {PROXY}`") if lines else None
 
 
+def none_left_out(facts: Facts) -> Verdict:
+    """While the injector was away and its webhook's failurePolicy was Ignore, pods started without a proxy; they stay
+    so when it is back."""
+    if not facts.unmeshed:
+        return None if facts.proxies else SKIP
+    lines = [f"{place}: is to be injected and has no {PROXY}" for place in facts.unmeshed]
+    return warning(listed(lines), f"it started before the annotation, or while the injector was away; {RESTART}")
+
+
 def metrics_reachable(facts: Facts) -> Verdict:
     running = [proxy for proxy in facts.proxies if proxy.pod.phase == "Running"]
     if not running:
@@ -212,6 +221,7 @@ CATEGORIES = (
         (
             Check("data plane namespace exists", namespace_exists),
             Check("data plane proxies are ready", proxies_ready, needs=("proxies",)),
+            Check("pods that are to be injected have a proxy", none_left_out, needs=("unmeshed",)),
             Check("data plane proxy metrics are reachable", metrics_reachable, needs=("proxies",)),
             Check("data plane is up-to-date", up_to_date),
             Check("data plane and cli versions match", client_agrees),
