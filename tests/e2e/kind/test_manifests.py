@@ -273,7 +273,10 @@ def test_an_open_tcp_connection_ends_when_it_is_no_longer_authorized(shop: Shop)
     closed = server("echo", 9999, proxyProtocol="opaque")
     who = policy("MeshTLSAuthentication", "client", identities=[f"client.{SUFFIX}"])
     with shop.in_effect("Server: TCP refused", lambda: not shop.client.echoes(fresh=True), closed):
-        shop.sees("Server: open TCP connection ended, after new ones were refused", lambda: not shop.client.echoes(fresh=False))
+        shop.sees(
+            "Server: open TCP connection ended, after new ones were refused",
+            lambda: not shop.client.echoes(fresh=False),
+        )
         let_in = authorization(closed, who)
         with shop.in_effect("AuthorizationPolicy: TCP let in", lambda: shop.client.echoes(fresh=True), who, let_in):
             assert not shop.other.echoes(fresh=True)
