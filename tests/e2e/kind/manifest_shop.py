@@ -115,9 +115,9 @@ class Probe:
     def version(self, path: str = "/", host: str = "web", **more: Any) -> str:
         return self.http(path, host, **more)[0].version
 
-    def echoes(self, *, fresh: bool) -> bool:
+    def echoes(self, host: str = "web", *, fresh: bool) -> bool:
         """Whether a line comes back over TCP: over a connection of its own, or over the one that is kept open."""
-        return self.ask("tcp", host="web", port=9999, text="hello", fresh=fresh)["answer"] == "hello"
+        return bool(self.ask("tcp", host=host, port=9999, text="hello", fresh=fresh)["answer"] == "hello")
 
     def metrics(self, port: int = 4191) -> list[str]:
         """Of its own proxy."""

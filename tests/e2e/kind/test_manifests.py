@@ -161,6 +161,20 @@ def test_paths_are_rewritten_and_redirected(shop: Shop, api: str) -> None:
 
 
 @each_group
+def test_headers_are_set_and_taken_out(shop: Shop, api: str) -> None:
+    change = {"set": [{"name": "x-set", "value": "new"}], "remove": ["x-secret"]}
+    filters = [{"type": "RequestHeaderModifier", "requestHeaderModifier": change}]
+
+    def heard() -> dict[str, str]:
+        found: dict[str, str] = shop.client.http(headers={"x-set": "old", "x-secret": "1"})[0].says["headers"]
+        return {name: value for name, value in found.items() if name.startswith("x-")}
+
+    route = http_route(api, {"filters": filters, "backendRefs": [V1]})
+    with shop.in_effect(f"HTTPRoute {api}: headers", lambda: heard() == {"x-set": "new"}, route):
+        pass
+
+
+@each_group
 def test_a_request_that_takes_too_long_is_answered_504(shop: Shop, api: str) -> None:
     matches = [{"path": {"type": "PathPrefix", "value": "/slow"}}]
     route = http_route(api, {"matches": matches, "backendRefs": [V1], "timeouts": {"request": "100ms"}})
@@ -282,6 +296,18 @@ def test_an_open_tcp_connection_ends_when_it_is_no_longer_authorized(shop: Shop)
             assert not shop.other.echoes(fresh=True)
 
 
+def test_a_server_authorization_lets_in(shop: Shop) -> None:
+    """The older form."""
+    closed = server()
+    client = {"meshTLS": {"serviceAccounts": [{"name": "client"}]}}
+    let_in = policy("ServerAuthorization", "client", "v1beta1", server={"name": "web"}, client=client)
+    with (
+        shop.in_effect("Server: refused once more", lambda: shop.client.status() == 403, closed),
+        shop.in_effect("ServerAuthorization: let in", lambda: shop.client.status() == 200, let_in),
+    ):
+        assert shop.other.status() == 403
+
+
 def test_a_network_is_let_in(shop: Shop) -> None:
     closed = server()
     networks = policy("NetworkAuthentication", "client", networks=[{"cidr": f"{shop.ip('client')}/32"}])
@@ -315,14 +341,17 @@ def test_what_lies_outside_is_denied_but_for_a_route(shop: Shop) -> None:
         return shop.client.status(path, ip, port=8080)
 
     network = policy("EgressNetwork", "outside", trafficPolicy="Deny", networks=[{"cidr": f"{ip}/32"}])
+    assert shop.client.echoes(ip, fresh=True)
     with shop.in_effect("EgressNetwork: Deny", lambda: status("/") == 403, network):
+        assert not shop.client.echoes(ip, fresh=True)
         itself = {"group": "policy.linkerd.io", "kind": "EgressNetwork", "name": "outside"}
         matches = [{"path": {"type": "PathPrefix", "value": "/allowed"}}]
         rule = {"matches": matches, "backendRefs": [itself]}
         route = http_route(POLICY_ROUTES, rule, parent=itself | {"port": 8080})
         with shop.in_effect("EgressNetwork: a route", lambda: status("/allowed") == 200, route):
             assert status("/") == 403
-            assert conditions(shop, route) == {"Accepted": "True Accepted", "ResolvedRefs": "True ResolvedRefs"}
+            told = {"Accepted": "True Accepted", "ResolvedRefs": "True ResolvedRefs"}
+            shop.sees("EgressNetwork: a route's status", lambda: conditions(shop, route) == told)
 
 
 # ---- what is said of manifests
