@@ -53,6 +53,14 @@ PATTERNS = (
     "mesh/proxy/wire/http2*.py",
     "mesh/proxy/wire/message.py",
     "mesh/proxy/wire/tls.py",
+    "sim/agenda.py",
+    "sim/model/app.py",
+    "sim/model/control.py",
+    "sim/model/draws.py",
+    "sim/model/load.py",
+    "sim/model/proxy.py",
+    "sim/model/record.py",
+    "sim/model/system.py",
 )
 INTERPRETED = {
     "__init__.py",

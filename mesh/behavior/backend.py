@@ -33,6 +33,7 @@ endpoint as a failed request (another endpoint, or the same a moment later, can 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ from mesh.behavior.outcome import Cause
 
 DEFAULT_QUEUE = QueueSpec()
 UNLIMITED = 1 << 31
+NEVER = math.inf
 
 T = TypeVar("T")
 """A ticket: the driver's name for a request that waits to be sent. Compared by identity."""
@@ -344,17 +346,17 @@ class Backend(Generic[T, C]):
 
     def next_timer(self) -> float | None:
         """When `on_timer` is due; changes with every call above."""
-        due: list[float] = []
+        due = NEVER
         if self._unready_since is not None and not self.gate_shut:
-            due.append(self._unready_since + self._settings.queue.failfast_seconds)
+            due = self._unready_since + self._settings.queue.failfast_seconds
         for state in self._order:
             if state.backing_off_until is not None:
-                due.append(state.backing_off_until)
+                due = min(due, state.backing_off_until)
             if state.idle:
-                due.append(state.idle[0][1] + self._settings.pool_idle_seconds)
+                due = min(due, state.idle[0][1] + self._settings.pool_idle_seconds)
             if self.queue and state.accrual is not None and state.accrual.state is State.OPEN:
-                due.append(state.accrual.open_until)
-        return min(due, default=None)
+                due = min(due, state.accrual.open_until)
+        return due if due < NEVER else None
 
     def on_timer(self, now: float) -> None:
         """Closes idled connections, opens probes, shuts the gate: whatever is due at `now`."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 from random import Random
+from typing import Final
 
 from mesh.behavior.outcome import STATUS_OF, Cause
 from mesh.behavior.routes import Route
@@ -28,6 +29,12 @@ class Step(enum.Enum):
     """Call `resume` at `resume_at`."""
     DONE = "done"
     """The exchange is over: `status`, and `cause` where the answer is the proxy's own."""
+
+
+# On Python 3.11 to read an enumeration's member is a function call, three to a request.
+TRY: Final = Step.TRY
+WAIT: Final = Step.WAIT
+DONE: Final = Step.DONE
 
 
 class Exchange:
@@ -72,7 +79,7 @@ class Exchange:
         if route.try_timeout is not None and not last:
             limit = min(route.try_timeout, limit) if limit is not None else route.try_timeout
         self.try_deadline = now + limit if limit is not None else None
-        return Step.TRY
+        return TRY
 
     def resume(self, now: float) -> Step:
         """Starts the next try, its wait being over."""
@@ -91,7 +98,7 @@ class Exchange:
         """A deadline passed; the owner has dropped the current try, if there was one."""
         if self.deadline is not None and now >= self.deadline:
             self.status, self.cause = STATUS_OF[Cause.REQUEST_TIMEOUT], Cause.REQUEST_TIMEOUT
-            return Step.DONE
+            return DONE
         return self._settle(now, STATUS_OF[Cause.RESPONSE_TIMEOUT], Cause.RESPONSE_TIMEOUT)
 
     def next_deadline(self) -> float | None:
@@ -112,7 +119,7 @@ class Exchange:
                 if delay <= 0.0:
                     return self.begin(now)
                 self.resume_at = now + delay
-                return Step.WAIT
+                return WAIT
             self.retry_denied = rule.wanted(failed, status, cause, grpc_status)
         self.status, self.cause = status, cause
-        return Step.DONE
+        return DONE

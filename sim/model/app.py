@@ -18,14 +18,15 @@ A client that goes away cancels nothing: its work is done all the same, which is
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
 from scenarios.model import AppRoute, AppService
-from sim.calendar import Calendar
+from sim.agenda import Agenda
 from sim.model.draws import Draws
+from sim.model.proxy import Requester
+from sim.model.record import Tally
 
 if TYPE_CHECKING:
     from sim.model.proxy import ClientProxy, Connection, Target, Try
@@ -59,12 +60,15 @@ class RouteModel:
         """Set once all services exist."""
 
 
-class Work:
-    """One request inside a pod."""
+class Work(Requester):
+    """One request inside a pod. It happens when its self time is over."""
 
-    __slots__ = ("epoch", "failed", "group", "open_calls", "route", "trial")
+    __slots__ = ("epoch", "failed", "group", "open_calls", "pod", "route", "trial")
 
-    def __init__(self, trial: Try, route: RouteModel, epoch: int) -> None:
+    def __init__(self, pod: AppPod, trial: Try, route: RouteModel, epoch: int) -> None:
+        self.when = 0.0
+        self.serial = 0
+        self.pod = pod
         self.trial = trial
         self.route = route
         self.epoch = epoch
@@ -72,19 +76,26 @@ class Work:
         self.open_calls = 0
         self.failed = False
 
+    def happen(self) -> None:
+        self.pod.worked(self)
+
+    def answered(self, status: int) -> None:
+        self.pod.called(self, status)
+
 
 class AppPod:
     """One replica of a service."""
 
     __slots__ = (
+        "_agenda",
         "_burning_until",
         "_burns",
         "_busy",
-        "_calendar",
         "_held",
         "_parked",
         "_queue",
         "_random",
+        "_workers",
         "address",
         "alive",
         "connections",
@@ -98,7 +109,9 @@ class AppPod:
         "service",
     )
 
-    def __init__(self, name: str, address: str, service: AppService, calendar: Calendar, random: Random) -> None:
+    def __init__(
+        self, name: str, address: str, service: AppService, agenda: Agenda, random: Random, reached: Tally
+    ) -> None:
         self.name = name
         self.address = address
         self.service = service
@@ -111,10 +124,11 @@ class AppPod:
         self.connections: dict[Connection, None] = {}
         """Open ones, in order of their opening."""
         self.fault: AppFault | None = None
-        self.reached: Callable[[AppPod], None] = _ignore
-        """Called for each request that reaches the pod's inbound proxy."""
+        self.reached = reached
+        """Counts each request that reaches the pod's inbound proxy."""
         self.rejected = 0
-        self._calendar = calendar
+        self._agenda = agenda
+        self._workers = service.workers
         self._random = random
         self._busy = 0
         self._queue: deque[Work] = deque()
@@ -137,14 +151,14 @@ class AppPod:
 
     def arrive(self, trial: Try, route: RouteModel) -> None:
         """A request of a client proxy is here."""
-        self.reached(self)
-        self._admit(Work(trial, route, self.epoch))
+        self.reached.add(self._agenda.now)
+        self._admit(Work(self, trial, route, self.epoch))
 
     def _admit(self, work: Work) -> None:
         fault = self.fault
         if fault is not None and fault.freeze and fault.hits(work.route.route):
             self._parked.append(work)
-        elif self._busy < self.service.workers:
+        elif self._busy < self._workers:
             self._busy += 1
             self._start(work)
         elif len(self._queue) < self.service.queue:
@@ -154,18 +168,19 @@ class AppPod:
             work.trial.answer(503)
 
     def _start(self, work: Work) -> None:
-        calendar = self._calendar
-        at = calendar._now + work.route.times.next()
+        agenda = self._agenda
+        at = agenda.now + work.route.times.next()
         if self._burns:
             # One burns at a time, in order of starting, as on a single-threaded runtime.
-            at += max(0.0, self._burning_until - calendar._now)
+            at += max(0.0, self._burning_until - agenda.now)
             self._burning_until = at
         fault = self.fault
         if fault is not None and fault.latency and fault.hits(work.route.route):
             at += fault.latency
-        calendar.call_at(at, self._worked, work)
+        agenda.put(at, work)
 
-    def _worked(self, work: Work) -> None:
+    def worked(self, work: Work) -> None:
+        """Its self time is over."""
         if work.epoch != self.epoch:
             return
         route = work.route
@@ -189,9 +204,10 @@ class AppPod:
         proxy = self.proxy
         assert proxy is not None
         for target in group:
-            proxy.request(target, self._called, work)
+            proxy.request(target, work)
 
-    def _called(self, work: Work, status: int) -> None:
+    def called(self, work: Work, status: int) -> None:
+        """A call to another service was answered."""
         if work.epoch != self.epoch:
             return
         work.open_calls -= 1
@@ -240,7 +256,7 @@ class AppPod:
         self._burning_until = -1e18
         broken, self.connections = list(self.connections), {}
         for connection in broken:
-            connection.lost(self._calendar._now)  # first, so that no retry of the next line's picks one of these
+            connection.lost(self._agenda.now)  # first, so that no retry of the next line's picks one of these
         for connection in broken:
             connection.reset()
         if self.proxy is not None:
@@ -250,7 +266,3 @@ class AppPod:
         """The pod is back, with empty hands."""
         self.alive = True
         self.fault = None
-
-
-def _ignore(pod: AppPod) -> None:
-    """Nobody counts."""

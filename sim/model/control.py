@@ -85,6 +85,7 @@ class ControlPlane:
     ) -> None:
         """`leaves`: of the components that are watched."""
         self._calendar = calendar
+        self._agenda = calendar.agenda
         self._rules = rules
         self._identity = identity
         self._discovery = discovery
@@ -108,13 +109,13 @@ class ControlPlane:
         (self._unready.discard if ready else self._unready.add)(pod.name)
         self._version += 1
         if self._up["destination"]:
-            self._calendar.call_at(self._calendar._now + self._delays.endpoint_update, self._publish, authority)
+            self._agenda.call_at(self._agenda.now + self._delays.endpoint_update, self._publish, authority)
 
     def _publish(self, authority: str) -> None:
         message = self._endpoints(authority)
         for known, watches in list(self._watches.items()):
             if known.authority == authority and watches[0].live:
-                known.destination.apply(self._calendar._now, message)
+                known.destination.apply(self._agenda.now, message)
                 known.heard()
 
     def _endpoints(self, authority: str) -> Endpoints:
@@ -127,7 +128,7 @@ class ControlPlane:
         """A proxy asks for a destination it does not know."""
         watches = self._watches[known] = tuple(_Watch(known, component) for component in WATCHED)
         for watch in watches:
-            self._calendar.call_at(self._calendar._now + self._discovery.next(), self._attempt, watch)
+            self._agenda.call_at(self._agenda.now + self._discovery.next(), self._attempt, watch)
 
     def unwatch(self, known: Known) -> None:
         self._watches.pop(known, None)
@@ -142,7 +143,7 @@ class ControlPlane:
             return
         watch.live = True
         watch.backoff.reset()
-        now = self._calendar._now
+        now = self._agenda.now
         rules = self._rules[known.authority]
         if watch.component == "destination":
             known.destination.apply(now, rules.profile)
@@ -152,14 +153,14 @@ class ControlPlane:
         known.heard()
 
     def _retry(self, watch: _Watch) -> None:
-        self._calendar.call_at(self._calendar._now + watch.backoff.next(self._random), self._attempt, watch)
+        self._agenda.call_at(self._agenda.now + watch.backoff.next(self._random), self._attempt, watch)
 
     def _reachable(self, known: Known, component: str) -> bool:
         if not self._up[component]:
             return False
         if not known.proxy.meshed:
             return True
-        now = self._calendar._now
+        now = self._agenda.now
         proxy, holder = known.proxy, self._leaves[component]
         if proxy.leaf is None or holder.expires_at is None:
             return False  # who never had a leaf does not ask, or does not listen

@@ -31,11 +31,9 @@ class Draws:
         self._buffer: list[float] = []
 
     def next(self) -> float:
-        try:
-            return self._buffer.pop()
-        except IndexError:
+        if not self._buffer:
             self._buffer = self._block(self._generator, BLOCK).tolist()
-            return self._buffer.pop()
+        return self._buffer.pop()
 
 
 class Streams:

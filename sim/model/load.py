@@ -13,9 +13,9 @@ from itertools import accumulate
 from random import Random
 
 from scenarios.model import JourneyStep, LoadSpec
-from sim.calendar import Calendar
+from sim.agenda import Agenda, Entry
 from sim.model.draws import Draws
-from sim.model.proxy import ClientProxy, Outbound, Target
+from sim.model.proxy import ClientProxy, Outbound, Requester, Target
 from sim.model.record import Record
 
 
@@ -29,25 +29,36 @@ class Step:
         self.target = target
 
 
-class _Flight:
-    """One request of one journey, under way."""
+class _Flight(Requester):
+    """One request of one journey, under way. It happens when its client has read the answer and sends the next."""
 
-    __slots__ = ("index", "intended_at", "outbound", "proxy", "steps")
+    __slots__ = ("generator", "index", "intended_at", "outbound", "proxy", "steps")
 
-    def __init__(self, steps: tuple[Step, ...], index: int, proxy: ClientProxy, intended_at: float) -> None:
+    def __init__(
+        self, generator: LoadGenerator, steps: tuple[Step, ...], index: int, proxy: ClientProxy, intended_at: float
+    ) -> None:
+        self.when = 0.0
+        self.serial = 0
+        self.generator = generator
         self.steps = steps
         self.index = index
         self.proxy = proxy
         self.intended_at = intended_at
         self.outbound: Outbound | None = None
 
+    def happen(self) -> None:
+        self.generator.send_next(self)
 
-class LoadGenerator:
-    """All journeys of a run."""
+    def answered(self, status: int) -> None:
+        self.generator.answered(self, status)
+
+
+class LoadGenerator(Entry):
+    """All journeys of a run. It happens with each arrival."""
 
     def __init__(
         self,
-        calendar: Calendar,
+        agenda: Agenda,
         spec: LoadSpec,
         journeys: list[tuple[float, tuple[Step, ...]]],
         proxies: list[ClientProxy],
@@ -60,8 +71,10 @@ class LoadGenerator:
         until: float,
     ) -> None:
         """`journeys`: share and steps of each. `gaps`: between arrivals, mean 1. `until`: no arrival after this."""
-        self._calendar = calendar
-        self._spec = spec
+        super().__init__()
+        self._agenda = agenda
+        self._timeout = spec.timeout
+        self._max_in_flight = spec.max_in_flight
         self._steps = [steps for share, steps in journeys if share > 0]
         self._shares = list(accumulate(share for share, _ in journeys if share > 0))
         self._proxies = proxies
@@ -80,48 +93,50 @@ class LoadGenerator:
 
     def start(self) -> None:
         if self._rate > 0 and self._steps:
-            self._calendar.call_at(self._calendar.now + self._gaps.next() / self._rate, self._arrive)
+            self._agenda.put(self._agenda.now + self._gaps.next() / self._rate, self)
 
-    def _arrive(self, _: object) -> None:
-        now = self._calendar._now
+    def happen(self) -> None:
+        now = self._agenda.now
         again = now + self._gaps.next() / self._rate
         if again < self._until:
-            self._calendar.call_at(again, self._arrive)
-        steps = self._steps[min(bisect(self._shares, self._random.random() * self._shares[-1]), len(self._steps) - 1)]
-        if self._in_flight >= self._spec.max_in_flight:
+            self._agenda.put(again, self)
+        choice = self._random.random() * self._shares[-1]
+        steps = self._steps[min(bisect(self._shares, choice), len(self._steps) - 1)]
+        if self._in_flight >= self._max_in_flight:
             self._record.add(steps[0].name, now, None, 0)
             return
         self._in_flight += 1
         self._turn = (self._turn + 1) % len(self._proxies)
-        self._send(_Flight(steps, 0, self._proxies[self._turn], now))
+        self._send(_Flight(self, steps, 0, self._proxies[self._turn], now))
 
     def _send(self, flight: _Flight) -> None:
         self._timeouts.append(flight)
         if not self._watching:
             self._watching = True
-            self._calendar.call_at(flight.intended_at + self._spec.timeout, self._time_out)
-        flight.outbound = flight.proxy.request(flight.steps[flight.index].target, self._answered, flight)
+            self._agenda.call_at(flight.intended_at + self._timeout, self._time_out)
+        flight.outbound = flight.proxy.request(flight.steps[flight.index].target, flight)
 
-    def _answered(self, flight: _Flight, status: int) -> None:
-        calendar = self._calendar
+    def answered(self, flight: _Flight, status: int) -> None:
+        """The client's own proxy has the answer."""
         flight.outbound = None
-        now = calendar._now
+        now = self._agenda.now
         at = now + self._overhead.next()
         if self._failure_share and status < 500 and self._random.random() < self._failure_share:
             status = 599
         self._record.add(flight.steps[flight.index].name, flight.intended_at, at - flight.intended_at, status)
         if status < 500 and flight.index + 1 < len(flight.steps):
-            calendar.call_at(at, self._next_step, flight)
+            self._agenda.put(at, flight)
         else:
             self._in_flight -= 1
 
-    def _next_step(self, flight: _Flight) -> None:
-        self._send(_Flight(flight.steps, flight.index + 1, flight.proxy, self._calendar._now))
+    def send_next(self, flight: _Flight) -> None:
+        """The client goes on to the journey's next step."""
+        self._send(_Flight(self, flight.steps, flight.index + 1, flight.proxy, self._agenda.now))
 
     def _time_out(self, _: object) -> None:
         """Gives up what is due and looks again at the next deadline."""
-        now = self._calendar._now
-        timeout = self._spec.timeout
+        now = self._agenda.now
+        timeout = self._timeout
         waiting = self._timeouts
         while waiting:
             flight = waiting[0]
@@ -130,7 +145,7 @@ class LoadGenerator:
                 continue
             due = flight.intended_at + timeout
             if due > now:
-                self._calendar.call_at(due, self._time_out)
+                self._agenda.call_at(due, self._time_out)
                 return
             waiting.popleft()
             flight.outbound.abandon()

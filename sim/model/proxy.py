@@ -17,10 +17,9 @@ One file of more than 400 lines, because connection, try, request, cache entry a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 from mesh.behavior.backend import BackendSettings, EndpointState, Multiplex
 from mesh.behavior.cache import DISCOVERY_TIMEOUT_SECONDS, DiscoveryCache
@@ -28,12 +27,13 @@ from mesh.behavior.destination import Destination
 from mesh.behavior.exchange import Exchange, Step
 from mesh.behavior.outcome import STATUS_OF, Cause
 from mesh.behavior.routes import Route
-from sim.calendar import Calendar, Call
+from sim.agenda import Agenda, Call, Entry
 from sim.model.draws import Draws
 
 if TYPE_CHECKING:
     from sim.model.app import AppPod, RouteModel
     from sim.model.control import ControlPlane
+    from sim.model.record import Tally
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
 MAX_RESENDS = 3
@@ -41,18 +41,31 @@ MAX_RESENDS = 3
 STREAMS_PER_CONNECTION = 1_000
 """What a proxy allows its peers at a time, as `mesh.proxy.wire.http2_limits`."""
 
-Done = Callable[[Any, int], None]
-"""Called with the requester's own argument and the status it gets."""
+DONE: Final = Step.DONE
+TRY: Final = Step.TRY
+"""Names of our own: on Python 3.11 to read an enumeration's member is a function call."""
+
+
+class Requester(Entry):
+    """Who waits for an answer: an app's work, or a client of the load generator."""
+
+    __slots__ = ()
+
+    def answered(self, status: int) -> None:
+        """The answer is here."""
+        raise NotImplementedError
 
 
 class Target:
     """One route of one service, as its callers name it."""
 
-    __slots__ = ("authority", "logical", "method", "path", "route", "service")
+    __slots__ = ("authority", "meant", "method", "path", "route", "service")
 
-    def __init__(self, service: str, authority: str, route: RouteModel) -> None:
+    def __init__(self, service: str, authority: str, route: RouteModel, meant: Tally) -> None:
         self.service = service
         self.authority = authority
+        self.meant = meant
+        """Counts each request that is over."""
         self.method = route.route.method
         self.path = route.route.path
         self.route = route
@@ -90,26 +103,29 @@ class Connection:
             self.pod.connections.pop(self, None)
 
 
-class Try:
-    """One try of a request: the ticket that the backend passes around."""
+class Try(Entry):
+    """One try of a request: the ticket that the backend passes around. It happens when its answer arrives."""
 
-    __slots__ = ("connection", "request", "sent_at")
+    __slots__ = ("connection", "request", "sent_at", "status")
 
     def __init__(self, request: Outbound) -> None:
+        self.when = 0.0
+        self.serial = 0
         self.request: Outbound | None = request
         """None once nobody waits for the answer any more."""
         self.connection: Connection | None = None
         self.sent_at = 0.0
+        self.status = 0
 
     def answer(self, status: int) -> None:
         """The app answered; the answer is on its way."""
         request = self.request
         if request is not None:
+            self.status = status
             proxy = request.proxy
-            calendar = proxy.calendar
-            calendar.call_at(calendar._now + proxy.overhead.next(), self._arrived, status)
+            proxy.agenda.put(proxy.agenda.now + proxy.overhead.next(), self)
 
-    def _arrived(self, status: int) -> None:
+    def happen(self) -> None:
         request = self.request
         if request is None:
             return
@@ -118,7 +134,7 @@ class Try:
         assert connection is not None
         del connection.tries[self]
         connection.served = True
-        request.responded(connection, self.sent_at, status)
+        request.responded(connection, self.sent_at, self.status)
 
     def reset(self) -> None:
         """The connection broke under the request."""
@@ -131,13 +147,13 @@ class Try:
 class Outbound:
     """One request of the pod's app, with its retries."""
 
-    __slots__ = ("argument", "deadline", "done", "exchange", "known", "proxy", "resends", "target", "trial")
+    __slots__ = ("deadline", "exchange", "known", "proxy", "requester", "resends", "target", "trial")
 
-    def __init__(self, proxy: ClientProxy, target: Target, done: Done, argument: Any) -> None:
+    def __init__(self, proxy: ClientProxy, target: Target, requester: Requester) -> None:
         self.proxy = proxy
         self.target = target
-        self.done: Done | None = done
-        self.argument = argument
+        self.requester: Requester | None = requester
+        """None once it has its answer, or does not want it any more."""
         self.known: Known | None = None
         self.exchange: Exchange | None = None
         self.trial: Try | None = None
@@ -148,7 +164,7 @@ class Outbound:
 
     def begin(self, known: Known) -> None:
         """The destination is known: route it and send the first try."""
-        now = self.proxy.calendar._now
+        now = self.proxy.agenda.now
         route = known.route(self.target)
         if route is None:
             self.finish(404)
@@ -163,7 +179,7 @@ class Outbound:
         assert known is not None
         due = exchange.next_deadline()
         if due is not None:
-            self.deadline = self.proxy.calendar.call_at(due, self._expired)
+            self.deadline = self.proxy.agenda.call_at(due, self._expired)
         trial = self.trial = Try(self)
         backend = known.destination.backend
         assert backend is not None
@@ -174,7 +190,7 @@ class Outbound:
     # ---- the way back
 
     def responded(self, connection: Connection, sent_at: float, status: int) -> None:
-        now = self.proxy.calendar._now
+        now = self.proxy.agenda.now
         exchange, known = self.exchange, self.known
         assert exchange is not None
         assert known is not None
@@ -189,14 +205,14 @@ class Outbound:
         """The backend will not send the try."""
         trial, cause = refusal
         exchange = self.exchange
-        if self.done is None or exchange is None or self.trial is not trial:
+        if self.requester is None or exchange is None or self.trial is not trial:
             return
-        now = self.proxy.calendar._now
+        now = self.proxy.agenda.now
         self._follow(now, exchange.failed(now, cause))
 
     def reset(self, trial: Try) -> None:
         """The peer died with the request."""
-        now = self.proxy.calendar._now
+        now = self.proxy.agenda.now
         connection, known, exchange = trial.connection, self.known, self.exchange
         assert connection is not None
         assert known is not None
@@ -222,7 +238,7 @@ class Outbound:
         exchange, trial = self.exchange, self.trial
         if exchange is None:
             return
-        now = self.proxy.calendar._now
+        now = self.proxy.agenda.now
         if trial is not None and trial.request is not None:
             trial.request = None
             self._drop(now, trial, failed=True)
@@ -255,9 +271,9 @@ class Outbound:
         known = self.known
         assert known is not None
         if not known.watching:
-            self.done = None  # the pod died with its proxy: nobody retries and nobody hears
+            self.requester = None  # the pod died with its proxy: nobody retries and nobody hears
             return
-        if step is Step.DONE:
+        if step is DONE:
             exchange = self.exchange
             assert exchange is not None
             self.finish(exchange.status)
@@ -265,47 +281,46 @@ class Outbound:
         self.trial = None
         exchange = self.exchange
         assert exchange is not None
-        if step is Step.TRY:
+        if step is TRY:
             self._dispatch(now)
         else:
             if exchange.deadline is not None:
-                self.deadline = self.proxy.calendar.call_at(exchange.deadline, self._expired)
-            self.proxy.calendar.call_at(exchange.resume_at, self._resume)
+                self.deadline = self.proxy.agenda.call_at(exchange.deadline, self._expired)
+            self.proxy.agenda.call_at(exchange.resume_at, self._resume)
 
     def _resume(self, _: object) -> None:
         exchange = self.exchange
-        if self.done is None or exchange is None or self.trial is not None:
+        if self.requester is None or exchange is None or self.trial is not None:
             return
         if self.deadline is not None:
             self.deadline.cancel()
-        now = self.proxy.calendar._now
+        now = self.proxy.agenda.now
         exchange.resume(now)
         self._dispatch(now)
 
     def finish(self, status: int) -> None:
         """The requester gets its answer."""
-        done, known = self.done, self.known
-        self.done = None
+        requester, known = self.requester, self.known
+        self.requester = None
         self.trial = None
-        proxy = self.proxy
         if known is not None:
             known.release()
-        if done is not None:
+        if requester is not None:
             if self.exchange is not None:  # undiscovered destinations have no route to count for
-                proxy.settled(self.target.service)
-            done(self.argument, status)
+                self.target.meant.add(self.proxy.agenda.now)
+            requester.answered(status)
 
     def abandon(self) -> None:
         """The requester went away."""
-        if self.done is None:
+        if self.requester is None:
             return
-        self.done = None
+        self.requester = None
         if self.deadline is not None:
             self.deadline.cancel()
         trial, known = self.trial, self.known
         if trial is not None and trial.request is not None:
             trial.request = None
-            self._drop(self.proxy.calendar._now, trial, failed=None)
+            self._drop(self.proxy.agenda.now, trial, failed=None)
         self.trial = None
         if known is not None:
             known.release()
@@ -316,7 +331,7 @@ class Outbound:
 class Known:
     """One entry of the discovery cache; also the driver of its backend."""
 
-    __slots__ = ("_router", "_routes", "authority", "destination", "proxy", "timer", "waiting", "watching")
+    __slots__ = ("_router", "_routes", "authority", "destination", "held", "proxy", "timer", "waiting", "watching")
 
     def __init__(self, proxy: ClientProxy, authority: str) -> None:
         self.proxy = proxy
@@ -324,6 +339,8 @@ class Known:
         self.destination: Destination[Try, Connection] = Destination(authority, proxy.settings, self, proxy.balancing)
         self.waiting: list[Outbound] = []
         self.watching = True
+        self.held = 0
+        """Requests that use it."""
         self.timer: Call | None = None
         self._router: object = None
         self._routes: dict[Target, Route | None] = {}
@@ -335,12 +352,22 @@ class Known:
         if router is not self._router:
             self._router = router
             self._routes = {}
-        if target not in self._routes:
-            self._routes[target] = router.match(target.method, target.path)
-        return self._routes[target]
+        route = self._routes.get(target)
+        if route is None:
+            route = self._routes[target] = router.match(target.method, target.path)
+        return route
+
+    def hold(self) -> None:
+        """A request begins to use the entry. The cache hears of the first of several only."""
+        if not self.held:
+            self.proxy.hold(self)
+        self.held += 1
 
     def release(self) -> None:
-        self.proxy.release(self)
+        """A request is over. The cache hears of the last only, from when the entry is idle."""
+        self.held -= 1
+        if not self.held:
+            self.proxy.release(self)
 
     def heard(self) -> None:
         """A watch brought something: requests that waited for it go on."""
@@ -366,24 +393,24 @@ class Known:
             timer.cancel()
             self.timer = None
         if due is not None:
-            self.timer = self.proxy.calendar.call_at(max(due, self.proxy.calendar._now), self._on_timer, due)
+            self.timer = self.proxy.agenda.call_at(max(due, self.proxy.agenda.now), self._on_timer, due)
 
     def _on_timer(self, _: object) -> None:
         self.timer = None
         backend = self.destination.backend
         if backend is not None and self.watching:
-            backend.on_timer(self.proxy.calendar._now)
+            backend.on_timer(self.proxy.agenda.now)
             self.rearm()
 
     # ---- mesh.behavior.backend.Driver
 
     def connect(self, endpoint: EndpointState[Try, Connection]) -> None:
         proxy = self.proxy
-        proxy.calendar.call_at(proxy.calendar._now + proxy.handshake.next(), self._handshaken, endpoint)
+        proxy.agenda.call_at(proxy.agenda.now + proxy.handshake.next(), self._handshaken, endpoint)
 
     def _handshaken(self, endpoint: EndpointState[Try, Connection]) -> None:
         proxy = self.proxy
-        now = proxy.calendar._now
+        now = proxy.agenda.now
         backend = self.destination.backend
         assert backend is not None
         pod = proxy.pods.get(endpoint.spec.address)
@@ -400,7 +427,7 @@ class Known:
         request = ticket.request
         assert request is not None
         ticket.connection = connection
-        ticket.sent_at = self.proxy.calendar._now
+        ticket.sent_at = self.proxy.agenda.now
         connection.tries[ticket] = None
         connection.pod.arrive(ticket, request.target.route)
 
@@ -408,7 +435,7 @@ class Known:
         request = ticket.request
         if request is not None:
             ticket.request = None
-            self.proxy.calendar.call_at(self.proxy.calendar._now, request.refused, (ticket, cause))
+            self.proxy.agenda.call_at(self.proxy.agenda.now, request.refused, (ticket, cause))
 
     def close(self, connection: Connection) -> None:
         connection.close()
@@ -424,7 +451,7 @@ class ClientProxy:
     def __init__(
         self,
         name: str,
-        calendar: Calendar,
+        agenda: Agenda,
         control: ControlPlane,
         pods: dict[str, AppPod],
         settings: BackendSettings,
@@ -434,11 +461,10 @@ class ClientProxy:
         balancing: Random,
         jitter: Random,
         meshed: bool,
-        settled: Callable[[str], None],
     ) -> None:
-        """`pods`: by the address that endpoints carry. `settled` hears of each request that is over, by service."""
+        """`pods`: by the address that endpoints carry."""
         self.name = name
-        self.calendar = calendar
+        self.agenda = agenda
         self.pods = pods
         # What is not in the mesh has no proxy that would speak HTTP/2 for it.
         self.settings = settings if meshed else replace(settings, multiplex=Multiplex.NEVER)
@@ -449,30 +475,29 @@ class ClientProxy:
         self.meshed = meshed
         self.leaf: float | None = None
         """When our leaf expires; None: we have none."""
-        self.settled = settled
         self.handshake_failures = 0
         self._control = control
         self._discovery_idle = discovery_idle
         self._cache: DiscoveryCache[Known] = DiscoveryCache(discovery_idle, self._evict)
         self._sweep: Call | None = None
 
-    def request(self, target: Target, done: Done, argument: Any) -> Outbound:
-        """Sends the app's request on its way; `done(argument, status)` comes exactly once, unless it is abandoned."""
-        now = self.calendar._now
-        request = Outbound(self, target, done, argument)
+    def request(self, target: Target, requester: Requester) -> Outbound:
+        """Sends the app's request on its way; it is `answered` exactly once, unless it is abandoned."""
+        now = self.agenda.now
+        request = Outbound(self, target, requester)
         authority = target.authority
         known = self._cache.get(authority)
         if known is None:
             known = Known(self, authority)
             self._cache.put(authority, known, now)
             self._control.watch(known)
-        self._cache.hold(authority, now)
+        known.hold()
         request.known = known
         if known.destination.usable:
             request.begin(known)
         else:
             known.waiting.append(request)
-            request.deadline = self.calendar.call_at(now + DISCOVERY_TIMEOUT_SECONDS, self._undiscovered, request)
+            request.deadline = self.agenda.call_at(now + DISCOVERY_TIMEOUT_SECONDS, self._undiscovered, request)
         return request
 
     def _undiscovered(self, request: Outbound) -> None:
@@ -485,15 +510,18 @@ class ClientProxy:
 
     # ---- discovery cache
 
+    def hold(self, known: Known) -> None:
+        self._cache.hold(known.authority, self.agenda.now)
+
     def release(self, known: Known) -> None:
         if self._cache.get(known.authority) is known:
-            self._cache.release(known.authority, self.calendar._now)
+            self._cache.release(known.authority, self.agenda.now)
             if self._sweep is None:
-                self._sweep = self.calendar.call_at(self.calendar._now + self._discovery_idle, self._expire)
+                self._sweep = self.agenda.call_at(self.agenda.now + self._discovery_idle, self._expire)
 
     def _expire(self, _: object) -> None:
-        again = self._cache.expire(self.calendar._now)
-        self._sweep = self.calendar.call_at(again, self._expire) if again is not None else None
+        again = self._cache.expire(self.agenda.now)
+        self._sweep = self.agenda.call_at(again, self._expire) if again is not None else None
 
     def _evict(self, authority: str, known: Known) -> None:
         known.watching = False
@@ -515,14 +543,14 @@ class ClientProxy:
         for _, known in self._cache:
             backend = known.destination.backend
             if backend is not None:
-                backend.forgive(self.calendar._now)
+                backend.forgive(self.agenda.now)
                 known.rearm()
 
     def kill(self) -> None:
         """Everything the proxy knew and everyone who waited on it is gone."""
         for authority, known in self._cache:
             for request in list(known.waiting):
-                request.done = None
+                request.requester = None
             self._cache.remove(authority)
             known.watching = False
             self._control.unwatch(known)

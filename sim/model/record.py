@@ -2,32 +2,72 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass, field
+import math
 
 
-@dataclass(slots=True)
+class Tally:
+    """Counts things by second, the time of which only goes up."""
+
+    __slots__ = ("_by_second", "_count", "_second", "_until")
+
+    def __init__(self, by_second: dict[int, int]) -> None:
+        self._by_second = by_second
+        self._second = 0
+        self._count = 0
+        self._until = -math.inf
+
+    def add(self, now: float) -> None:
+        """One more, at `now`."""
+        if now >= self._until:
+            self.settle()
+            self._second = math.floor(now)
+            self._until = self._second + 1.0
+        self._count += 1
+
+    def settle(self) -> None:
+        """Brings the dictionary up to date; it lags by the second under way otherwise."""
+        if self._count:
+            self._by_second[self._second] = self._by_second.get(self._second, 0) + self._count
+            self._count = 0
+
+
 class Record:
     """Requests in the order of their end; times are seconds from the begin of the inject phase."""
 
-    route: list[str] = field(default_factory=list)
-    """`POST storefront /checkout`."""
-    intended_at: list[float] = field(default_factory=list)
-    latency: list[float | None] = field(default_factory=list)
-    """None: dropped, or no answer in time."""
-    status: list[int] = field(default_factory=list)
-    """0 where no answer came."""
-    reached: dict[str, dict[int, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
-    """Service → second → requests that reached its pods."""
-    meant: dict[str, dict[int, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
-    """Service → second → requests that its callers' proxies were asked to send, at their end."""
-    handshake_failures: int = 0
-    events: int = 0
-    stopped_at: float | None = None
-    """Set where the event bound ended the replication early."""
+    def __init__(self) -> None:
+        self.route: list[str] = []
+        """`POST storefront /checkout`."""
+        self.intended_at: list[float] = []
+        self.latency: list[float | None] = []
+        """None: dropped, or no answer in time."""
+        self.status: list[int] = []
+        """0 where no answer came."""
+        self.reached: dict[str, dict[int, int]] = {}
+        """Service → second → requests that reached its pods."""
+        self.meant: dict[str, dict[int, int]] = {}
+        """Service → second → requests that its callers' proxies were asked to send, at their end."""
+        self.handshake_failures = 0
+        self.events = 0
+        self.stopped_at: float | None = None
+        """Set where the event bound ended the replication early."""
+        self._tallies: list[Tally] = []
 
     def add(self, route: str, intended_at: float, latency: float | None, status: int) -> None:
         self.route.append(route)
         self.intended_at.append(intended_at)
         self.latency.append(latency)
         self.status.append(status)
+
+    def tallies(self, service: str) -> tuple[Tally, Tally]:
+        """(reached, meant): the counters of a service, whose counts are complete after `settle`."""
+        found = (
+            Tally(self.reached.setdefault(service, {})),
+            Tally(self.meant.setdefault(service, {})),
+        )
+        self._tallies.extend(found)
+        return found
+
+    def settle(self) -> None:
+        """Completes the counts by second."""
+        for tally in self._tallies:
+            tally.settle()

@@ -14,7 +14,8 @@ from typing import Any
 from mesh.api.messages import Endpoint
 from mesh.behavior.renewal import RENEW_AT_SHARE, next_attempt_delay
 from scenarios.model import AppService, FaultSpec
-from sim.calendar import Calendar, TooManyEvents
+from sim.agenda import TooManyEvents
+from sim.calendar import Calendar
 from sim.distributions import Exponential, declared
 from sim.model.app import AppPod, RouteModel
 from sim.model.control import WATCHED, ControlPlane, LeafHolder
@@ -22,7 +23,7 @@ from sim.model.draws import Draws, Streams
 from sim.model.faults import Unrepresented, process_of
 from sim.model.load import LoadGenerator, Step
 from sim.model.proxy import ClientProxy, Target
-from sim.model.record import Record
+from sim.model.record import Record, Tally
 from sim.observation import PodState
 from sim.parameters import Parameters
 from sim.setup import Setup
@@ -55,6 +56,7 @@ class System:
         self._load_from = max(start, load_from)
         bound = int(EVENTS_PER_SECOND_BOUND * max(1.0, self._end - start))
         self.calendar = Calendar(start, bound)
+        self.agenda = self.calendar.agenda
         self.record = Record()
         self._streams = streams
         self._leaves = _Leaves(setup, pods, start, streams.random("leaves"))
@@ -86,13 +88,14 @@ class System:
         routes: dict[tuple[str, str, str], Target] = {}
         models: list[RouteModel] = []
         for service in self.setup.app.services:
+            reached, meant = self.record.tallies(service.name)
             for route in service.routes:
                 distribution = self.parameters.times.get((service.name, route.name)) or declared(route.service_time)
                 times = self._streams.draws(f"work/{service.name}/{route.name}", distribution.block)
                 model = RouteModel(route, times)
                 models.append(model)
-                routes[service.name, route.method, route.path] = Target(service.name, service.authority, model)
-            self._add_pods(service)
+                routes[service.name, route.method, route.path] = Target(service.name, service.authority, model, meant)
+            self._add_pods(service, reached)
         for model in models:
             model.calls = tuple(
                 tuple(routes[call.service, call.method, call.path] for call in group) for group in model.route.calls
@@ -117,13 +120,12 @@ class System:
             self._holders[name] = found[component]
         return found
 
-    def _add_pods(self, service: AppService) -> None:
+    def _add_pods(self, service: AppService, reached: Tally) -> None:
         failures = self._streams.random(f"failures/{service.name}")
         pods: list[AppPod] = []
         for index in range(service.replicas):
             name = f"{service.name}-{index}"
-            pod = AppPod(name, f"{name}:4143", service, self.calendar, failures)
-            pod.reached = self._count_reached
+            pod = AppPod(name, f"{name}:4143", service, self.agenda, failures, reached)
             pod.proxy = self._add_proxy(name, service.name, pod, service.meshed)
             identity = f"{service.service_account}.{service.namespace}" if service.meshed else None
             endpoint = Endpoint(address=pod.address, pod=name, namespace=service.namespace, identity=identity)
@@ -135,7 +137,7 @@ class System:
     def _add_proxy(self, name: str, service: str, pod: AppPod | None, meshed: bool) -> ClientProxy:
         proxy = ClientProxy(
             name,
-            self.calendar,
+            self.agenda,
             self.control,
             self._pods_by_address,
             self.setup.backend,
@@ -145,7 +147,6 @@ class System:
             self._balancing,
             self._jitter,
             meshed,
-            self._count_meant,
         )
         self._proxies.append(proxy)
         if meshed:
@@ -177,7 +178,7 @@ class System:
             self._add_proxy(f"{LOAD_SERVICE}-{i}", LOAD_SERVICE, None, True) for i in range(self.setup.load_pods)
         ]
         return LoadGenerator(
-            self.calendar,
+            self.agenda,
             spec,
             journeys,
             proxies,
@@ -196,21 +197,16 @@ class System:
         """Plays until every request of the window has had its timeout; returns the client's record."""
         record = self.record
         try:
-            self.calendar.run_until(self._load_from)
+            self.agenda.run_until(self._load_from)
             self._load.start()
-            self.calendar.run_until(self._end + self.setup.load.timeout)
+            self.agenda.run_until(self._end + self.setup.load.timeout)
         except TooManyEvents as error:
             record.stopped_at = error.at
         self._load.finish()
-        record.events = self.calendar.events
+        record.settle()
+        record.events = self.agenda.events
         record.handshake_failures = sum(proxy.handshake_failures for proxy in self._proxies)
         return record
-
-    def _count_reached(self, pod: AppPod) -> None:
-        self.record.reached[pod.service.name][int(self.calendar._now // 1.0)] += 1
-
-    def _count_meant(self, service: str) -> None:
-        self.record.meant[service][int(self.calendar._now // 1.0)] += 1
 
     # ---- for faults
 
