@@ -29,7 +29,7 @@ BOUNDS = (0.05, 0.5, 1.0, 10.0)
 
 def rule_groups(scenario: Scenario, rules: Sequence[BurnRule] = MONTH_RULES) -> dict[str, Any]:
     """A Prometheus rule file as a mapping. `rules`: when to alert; the SRE Workbook's for 30 days by default."""
-    windows = sorted({window for rule in rules for window in (rule.short, rule.long)})
+    windows = sorted({max(1, round(window)) for rule in rules for window in (rule.short, rule.long)})
     groups = []
     for slo in scenario.slos:
         records = [entry for window in windows for entry in _records(slo, window)]
@@ -48,8 +48,7 @@ def _records(slo: SloSpec, window: float) -> Iterable[dict[str, Any]]:
     every = prometheus_duration(window)
     matcher = _matcher(slo)
     all_requests = f"sum(rate({STATUSES}{{{matcher}}}[{every}]))"
-    labels = {"slo": slo.name}
-    yield {"record": f"gameday:slo_requests:rate{every}", "expr": all_requests, "labels": labels}
+    yield {"record": f"gameday:slo_requests:rate{every}", "expr": all_requests, "labels": {"slo": slo.name}}
     # Without a status there was no answer; `or vector(0)`: nothing bad yet is zero and not unknown.
     failed = ",".join(part for part in (matcher, 'http_status=~"5..|"') if part)
     bad = f"(sum(rate({STATUSES}{{{failed}}}[{every}])) or vector(0))"
@@ -57,7 +56,11 @@ def _records(slo: SloSpec, window: float) -> Iterable[dict[str, Any]]:
     if bound is not None:
         fast = ",".join(part for part in (matcher, f'le="{bound:g}"') if part)
         bad = f"clamp_min({all_requests} - (sum(rate({DURATIONS}_bucket{{{fast}}}[{every}])) or vector(0)), 0)"
-    yield {"record": f"gameday:slo_errors:ratio{every}", "expr": f"{bad} / ({all_requests} > 0)", "labels": labels}
+    yield {
+        "record": f"gameday:slo_errors:ratio{every}",
+        "expr": f"{bad} / ({all_requests} > 0)",
+        "labels": {"slo": slo.name},
+    }
 
 
 def _alert(slo: SloSpec, rule: BurnRule) -> dict[str, Any]:

@@ -7,6 +7,7 @@ proxy (ports that the pod's annotations name), or they would count as the mesh's
 
     GET    /ready                     200 once all pods were listed
     GET    /clock                     our Unix seconds, to measure the offset between two machines' clocks
+    GET    /targets                   the proxies, for Prometheus' HTTP service discovery
     GET    /stream?offset=N           the spool from there on, for ever
     POST   /load                      a load plan (loadtests.plan); the same again is the same once
     GET    /load                      that plan, for workers; 404 before
@@ -48,7 +49,14 @@ from gameday.worlds.kind.messages import (
     Samples,
     encode,
 )
-from gameday.worlds.kind.names import AGENT_PORT, CONTROL_COMPONENT_LABEL, LOAD_SERVICE, RUN_LABEL, SPOOL_MOUNT
+from gameday.worlds.kind.names import (
+    AGENT_PORT,
+    CONTROL_COMPONENT_LABEL,
+    LOAD_SERVICE,
+    PROXY_ADMIN_PORT,
+    RUN_LABEL,
+    SPOOL_MOUNT,
+)
 from gameday.worlds.kind.pods import Fleet, Pod, decode_pods
 from gameday.worlds.kind.spool import Spool
 from loadtests.plan import LoadPlan, command, environment, worker_options, write_plan
@@ -133,6 +141,7 @@ class Agent:
         app = self._topology = load_application(self._app)
         self._spool = Spool(self._folder / "spool.ndjson")
         self._fleet = Fleet(frozenset(service.name for service in app.services if service.command is None))
+        self._unmeshed = {service.name for service in app.services if not service.meshed}
         self._blocked: dict[str, tuple[str, ...]] = {}
         self._plan: LoadPlan | None = None
         self._load: asyncio.subprocess.Process | None = None
@@ -261,6 +270,7 @@ class Agent:
         app = web.Application(client_max_size=4 * 1024**2)
         app.router.add_get("/ready", self._get_ready)
         app.router.add_get("/clock", self._get_clock)
+        app.router.add_get("/targets", self._get_targets)
         app.router.add_get("/stream", self._get_stream)
         app.router.add_get("/load", self._get_load)
         app.router.add_post("/load", self._post_load)
@@ -274,6 +284,18 @@ class Agent:
 
     async def _get_clock(self, _: web.Request) -> web.Response:
         return _json(Clock(time.time()))
+
+    async def _get_targets(self, _: web.Request) -> web.Response:
+        return _json(
+            [
+                {
+                    "targets": [f"{row.ip}:{PROXY_ADMIN_PORT}"],
+                    "labels": {"namespace": row.namespace, "pod": row.pod, "service": row.service, "process": row.name},
+                }
+                for row in self._fleet.rows
+                if row.service not in self._unmeshed
+            ]
+        )
 
     async def _get_stream(self, request: web.Request) -> web.StreamResponse:
         text = request.query.get("offset", "0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gameday.errors import WorldFailed
@@ -41,10 +41,11 @@ def prepare(tell: Callable[[str], None]) -> None:
         tell(f"image {image.tag} built in {time.monotonic() - began:.0f} s")
 
 
-def put_on_nodes(name: str, tell: Callable[[str], None]) -> None:
-    """Raises WorldFailed."""
+def put_on_nodes(name: str, more: Sequence[str], tell: Callable[[str], None]) -> None:
+    """Ours, and those of `more` that docker has (the node pulls the others). Raises WorldFailed."""
     began = time.monotonic()
-    copied = cluster.load_images(name, [MESH_IMAGE, AGENT_IMAGE])
+    wanted = [MESH_IMAGE, AGENT_IMAGE, *(tag for tag in more if cluster.has_image(tag))]
+    copied = cluster.load_images(name, wanted)
     if copied:
         tell(f"{', '.join(copied)} copied to the cluster in {time.monotonic() - began:.0f} s")
 

@@ -78,7 +78,7 @@ def run_objects(run: str) -> list[Object]:
     job: Object = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": _metadata(REAPER, RUN_NAMESPACE, run),
+        "metadata": metadata(REAPER, RUN_NAMESPACE, run),
         "spec": {
             "activeDeadlineSeconds": REAPER_SECONDS,
             "backoffLimit": 20,
@@ -95,8 +95,8 @@ def run_objects(run: str) -> list[Object]:
     }
     return [
         _namespace(RUN_NAMESPACE, run, injected=False),
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(CONFIG_MAP, RUN_NAMESPACE, run)},
-        *_account(REAPER, RUN_NAMESPACE, run, rules),
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(CONFIG_MAP, RUN_NAMESPACE, run)},
+        *account(REAPER, RUN_NAMESPACE, run, rules),
         job,
     ]
 
@@ -160,7 +160,7 @@ def _deployment(service: AppService, app: Application, run: str, seed: int) -> O
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(service.name, service.namespace, run),
+        "metadata": metadata(service.name, service.namespace, run),
         "spec": {
             "replicas": service.replicas,
             "selector": {"matchLabels": {SERVICE_LABEL: service.name}},
@@ -206,11 +206,10 @@ def _probe(service: AppService) -> Object:
 
 
 def _service(service: AppService, run: str, annotations: Mapping[str, str]) -> Object:
-    metadata = _metadata(service.name, service.namespace, run)
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {**metadata, "annotations": dict(annotations)},
+        "metadata": {**metadata(service.name, service.namespace, run), "annotations": dict(annotations)},
         "spec": {
             "selector": {SERVICE_LABEL: service.name},
             "ports": [{"name": "http", "port": service.port, "targetPort": service.port}],
@@ -241,11 +240,11 @@ def load_objects(app: Application, run: str, workers: int) -> list[Object]:
     objects: list[Object] = [
         _namespace(LOAD_NAMESPACE, run, injected=True),
         _files(LOAD_NAMESPACE, run, {"app.yaml": app.source.read_text()}),
-        *_account(LOAD_SERVICE, LOAD_NAMESPACE, run, rules),
+        *account(LOAD_SERVICE, LOAD_NAMESPACE, run, rules),
         {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": _metadata(AGENT, LOAD_NAMESPACE, run),
+            "metadata": metadata(AGENT, LOAD_NAMESPACE, run),
             "spec": {
                 "selector": {"gameday.role": AGENT},
                 "ports": [{"name": "locust", "port": LOCUST_PORT}],
@@ -278,7 +277,7 @@ def _load_deployment(
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(name, LOAD_NAMESPACE, run),
+        "metadata": metadata(name, LOAD_NAMESPACE, run),
         "spec": {
             "replicas": replicas,
             "strategy": {"type": "Recreate"},
@@ -325,8 +324,8 @@ def _files_volume() -> Object:
 
 
 def _files(namespace: str, run: str, files: Mapping[str, str]) -> Object:
-    metadata = _metadata(APP_FILES, namespace, run)
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(files)}
+    described = metadata(APP_FILES, namespace, run)
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": described, "data": dict(files)}
 
 
 def _namespace(name: str, run: str, *, injected: bool) -> Object:
@@ -339,10 +338,10 @@ def _namespace(name: str, run: str, *, injected: bool) -> Object:
 
 
 def _service_account(name: str, namespace: str, run: str) -> Object:
-    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _metadata(name, namespace, run)}
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(name, namespace, run)}
 
 
-def _account(name: str, namespace: str, run: str, rules: list[Object]) -> list[Object]:
+def account(name: str, namespace: str, run: str, rules: list[Object]) -> list[Object]:
     """A service account with these rights in the whole cluster."""
     role = f"gameday-{name}"
     return [
@@ -363,7 +362,7 @@ def _account(name: str, namespace: str, run: str, rules: list[Object]) -> list[O
     ]
 
 
-def _metadata(name: str, namespace: str, run: str) -> Object:
+def metadata(name: str, namespace: str, run: str) -> Object:
     return {"name": name, "namespace": namespace, "labels": {RUN_LABEL: run}}
 
 

@@ -26,7 +26,7 @@ from chaos.requests import Step, StepFailed, perform
 from chaos.world import FILE, ClusterAddress, ControlComponent, Named, PodAddress, WorldState
 from gameday.errors import BadInput, WorldFailed
 from gameday.worlds.base import WorldOptions
-from gameday.worlds.kind import cluster, doctor, images, mesh
+from gameday.worlds.kind import cluster, doctor, images, mesh, prometheus
 from gameday.worlds.kind import names as n
 from gameday.worlds.kind.access import FILE as ACCESS
 from gameday.worlds.kind.access import KUBECONFIG, client_of, write_access
@@ -193,7 +193,8 @@ class KindWorld:
         if name is None:
             return  # somebody else's cluster pulls what it needs, or has it
         images.prepare(self._progress)
-        images.put_on_nodes(name, self._progress)
+        prometheus_image = self._options.prometheus
+        images.put_on_nodes(name, [prometheus_image] if prometheus_image is not None else [], self._progress)
 
     def _put_in(self, client: Client) -> None:
         scenario, run = self._scenario, self._run
@@ -214,6 +215,8 @@ class KindWorld:
             raise WorldFailed(str(error)) from None
         load = load_objects(scenario.app, run, self._options.load_workers)
         objects = [*application, *scenario_resources(scenario.resources), *load]
+        if self._options.prometheus is not None:
+            objects += prometheus.prometheus_objects(scenario, run, self._options.prometheus)
         self._apply(client, [item for item in objects if item["kind"] == "Namespace"])
         mesh.wait_for_injection(client, n.LOAD_NAMESPACE)
         self._apply(client, [item for item in objects if item["kind"] != "Namespace"])
@@ -230,8 +233,9 @@ class KindWorld:
         wanted = sum(service.replicas for service in app.services) + 1 + (workers if workers > 1 else 0)
         began = time.monotonic()
         while True:
-            pods = [pod for pod in pods_of_run(client, self._run) if n.SERVICE_LABEL in pod.metadata.labels]
-            waiting = [pod for pod in pods if not pod.ready and not pod.ending]
+            listed = pods_of_run(client, self._run)
+            pods = [pod for pod in listed if n.SERVICE_LABEL in pod.metadata.labels]
+            waiting = [pod for pod in listed if not pod.ready and not pod.ending]
             if len(pods) >= wanted and not waiting:
                 unmeshed = _without_proxy(pods, {s.name for s in app.services if not s.meshed})
                 if unmeshed:
@@ -300,9 +304,26 @@ class KindWorld:
         path = f"/load/stop?grace={quote(f'{grace_seconds:g}')}"
         body = await self._do(lambda: self._ask("POST", path, timeout=grace_seconds + 10.0))
         stopped = msgspec.json.decode(body, type=LoadStopped)
+        if self._options.prometheus is not None:
+            await self._do(self._save_prometheus)
         stream = self._stream
         if stream is not None and not await stream.reached(stopped.offset, STREAM_GRACE_SECONDS):
             raise WorldFailed("the agent's last results did not arrive; what was measured before is kept")
+
+    def _save_prometheus(self) -> None:
+        """What Prometheus counted; without an answer the run goes on, for it is no part of the verdict."""
+        try:
+            found = prometheus.counted(client_of(self._run_dir), self._scenario)
+        except (prometheus.ProxyFailed, WorldFailed) as error:
+            self._progress(f"Prometheus did not tell what it counted: {error}")
+            return
+        (self._run_dir / prometheus.FILE).write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+        total = sum(row["count"] for row in found["requests"])
+        failed = sum(row["count"] for row in found["requests"] if row["status"].startswith("5") or not row["status"])
+        fired = ", ".join(found["alerts"]) or "none"
+        self._progress(
+            f"Prometheus counted {total:.0f} requests, {failed:.0f} of them failed; alerts that fired: {fired}"
+        )
 
     def _ask(self, method: str, path: str, body: str = "", timeout: float | None = None) -> bytes:
         """A request to the agent. Raises WorldFailed."""
