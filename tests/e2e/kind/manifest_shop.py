@@ -243,6 +243,7 @@ class Shop:
         finally:
             pods = [one for one in made if one["kind"] == "Pod"]
             self.delete(*pods, *namespaces)
+            eventually(lambda: not any(map(self.exists, namespaces)))
             self._client.close()
 
     def _is_ready(self, pod: Manifest) -> bool:
