@@ -1,4 +1,4 @@
-"""What `test_manifests.py` applies its manifests to, and how it sees them in effect.
+"""What `test_user_manifests.py` applies its manifests to, and how it sees them in effect.
 
     probe (injected) ─► Services web, web-v1, web-v2, web-both ─► v1, v2 (injected)        outside (not meshed)
 

@@ -52,7 +52,7 @@ def policy(version: int, *routes: HttpRouteSpec) -> OutboundPolicy:
 
 def test_a_retry_goes_on_after_its_route_was_deleted() -> None:
     async def answered() -> int:
-        tries = 0
+        tries, gone = 0, asyncio.Event()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal tries
@@ -65,6 +65,8 @@ def test_a_retry_goes_on_after_its_route_was_deleted() -> None:
                 else:
                     status = b"200 OK"
                 writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\n\r\n")
+            writer.close()
+            gone.set()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -87,6 +89,7 @@ def test_a_retry_goes_on_after_its_route_was_deleted() -> None:
         finally:
             discovery.stop()
             server.close()
+            await gone.wait()
 
     assert asyncio.run(answered()) == 200
 
