@@ -46,7 +46,7 @@ native-clean: setup
 	$(BIN)/python -m mesh.native clean
 
 test-native: native
-	$(BIN)/pytest -n 2 -m 'not kind' tests/mesh/behavior tests/mesh/proxy
+	$(BIN)/pytest -n 2 -m 'not kind' tests/mesh/behavior tests/mesh/proxy tests/sim
 
 check: setup
 	$(BIN)/ruff format --check .

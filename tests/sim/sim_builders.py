@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mesh.api.messages import HttpRouteSpec, OutboundPolicy, Profile, RetrySpec
 from scenarios.model import (
@@ -42,6 +42,7 @@ def service(
     replicas: int = 1,
     workers: int = 1_000,
     queue: int = 1_000,
+    work: Literal["wait", "cpu"] = "wait",
     **more: Any,
 ) -> AppService:
     """A service of one route that calls the `GET /` of others in turn."""
@@ -53,7 +54,7 @@ def service(
         replicas=replicas,
         workers=workers,
         queue=queue,
-        work="wait",
+        work=work,
         routes=(
             AppRoute(
                 method,

@@ -1,13 +1,27 @@
-"""The model against closed forms. Tolerances are about four standard errors of these run lengths."""
+"""The model against closed forms of queueing theory.
+
+Each mean is held to four standard errors of its own run, from the means of 25 batches (Law, Simulation Modeling and
+Analysis, 9.5.3), and a run must be long enough for that to mean something: `close` refuses a run whose four errors
+are more than a tenth of what is expected.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Literal
 
+import numpy as np
 import pytest
 from sim_builders import application, exponential, parameters_of, played, service, setup_of
 
 from scenarios.model import LoadSpec
+from sim.distributions import Distribution, LogNormal
+from sim.model.draws import Streams
+from sim.model.system import System
+
+BATCHES = 25
+WIDEST = 0.1
 
 
 def erlang_b(servers: int, load: float) -> float:
@@ -22,42 +36,140 @@ def erlang_c(servers: int, load: float) -> float:
     return blocked / (1 - load / servers * (1 - blocked))
 
 
-def latencies(workers: int, queue: int, rate: float, mean: float, seconds: float) -> tuple[list[float], float]:
-    """(latencies of accepted requests, share answered 503)."""
-    app = application(service("only", workers=workers, queue=queue))
-    setup = setup_of(app, load=LoadSpec(rate, {"all": 1.0}, 10**6, 1e4), inject_seconds=seconds, recover_seconds=0.0)
-    record = played(setup, parameters_of(rate, times={("only", "GET /"): exponential(mean)}), start=-30.0)
-    measured = [
-        (latency, status)
-        for at, latency, status in zip(record.intended_at, record.latency, record.status, strict=True)
-        if at >= 0 and latency is not None
-    ]
-    served = [latency for latency, status in measured if status == 200]
-    return served, 1 - len(served) / len(measured)
+def close(values: Sequence[float] | Sequence[bool], expected: float, widest: float = WIDEST) -> None:
+    """Holds the mean of a series in time to `expected`, within four standard errors."""
+    batches = [float(np.mean(batch)) for batch in np.array_split(np.asarray(values, dtype=np.float64), BATCHES)]
+    error = float(np.std(batches, ddof=1)) / math.sqrt(BATCHES)
+    assert 4 * error <= widest * expected, f"too short a run: {float(np.mean(batches)):.5g} ± {error:.2g}"
+    assert abs(float(np.mean(batches)) - expected) <= 4 * error, f"{np.mean(batches):.5g} ± {error:.2g}, not {expected}"
+
+
+def requests(
+    seconds: float,
+    rate: float,
+    times: Distribution,
+    *,
+    workers: int = 1,
+    queue: int = 10**6,
+    work: Literal["wait", "cpu"] = "wait",
+    timeout: float = 1e4,
+    seed: int = 1,
+) -> list[tuple[float | None, int]]:
+    """(latency, status) of each request to one pod, in the order of arrival, after a warm-up of 30 s."""
+    app = application(service("only", workers=workers, queue=queue, work=work))
+    setup = setup_of(
+        app, load=LoadSpec(rate, {"all": 1.0}, 10**6, timeout), inject_seconds=seconds, recover_seconds=0.0
+    )
+    record = played(setup, parameters_of(rate, times={("only", "GET /"): times}), seed, start=-30.0, load_from=-30.0)
+    rows = sorted(zip(record.intended_at, record.latency, record.status, strict=True), key=lambda row: row[0])
+    return [(latency, status) for at, latency, status in rows if at >= 0]
+
+
+def latencies(rows: list[tuple[float | None, int]]) -> list[float]:
+    return [latency for latency, status in rows if status == 200 and latency is not None]
+
+
+# ---- one worker
 
 
 def test_one_worker_is_an_m_m_1_queue() -> None:
-    served, rejected = latencies(workers=1, queue=10**6, rate=50.0, mean=0.012, seconds=900.0)
-    assert rejected == 0
-    assert sum(served) / len(served) == pytest.approx(0.012 / (1 - 0.6), rel=0.06)
-    beyond = sum(1 for value in served if value > 0.06) / len(served)
-    assert beyond == pytest.approx(math.exp(-0.06 * (1 - 0.6) / 0.012), rel=0.15)
+    mean, utilisation = 0.012, 0.6
+    served = latencies(requests(1000.0, 50.0, exponential(mean)))
+    close(served, mean / (1 - utilisation))
+    close([latency > 0.06 for latency in served], math.exp(-0.06 * (1 - utilisation) / mean), widest=0.4)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("work", ["wait", "cpu"])
+def test_one_worker_waits_by_pollaczek_and_khinchine(sigma: float, work: Literal["wait", "cpu"]) -> None:
+    """One worker, or one core that burns for one request after another: both are M/G/1, first come first served."""
+    times = LogNormal(0.01, sigma)
+    utilisation, spread = 0.5, math.exp(sigma * sigma) - 1
+    rate = utilisation / times.mean
+    rows = requests(30_000 / rate, rate, times, workers=1 if work == "wait" else 10_000, work=work)
+    waits = utilisation / (1 - utilisation) * (1 + spread) / 2 * times.mean
+    close(latencies(rows), times.mean + waits, widest=0.15)
+
+
+def test_a_burning_app_does_not_share_its_processor() -> None:
+    """Under processor sharing the mean would be insensitive to the spread of service times: E[S]/(1-ρ). The workload
+    burns in one thread, without sharing, and so does the twin's: with spread it is far from that."""
+    times, utilisation = LogNormal(0.01, 1.0), 0.5
+    rate = utilisation / times.mean
+    served = latencies(requests(20_000 / rate, rate, times, workers=10_000, work="cpu"))
+    assert float(np.mean(served)) > 1.1 * times.mean / (1 - utilisation)
+
+
+# ---- several workers
 
 
 def test_several_workers_are_an_m_m_c_queue() -> None:
-    served, _ = latencies(workers=4, queue=10**6, rate=50.0, mean=0.06, seconds=600.0)
     wait = erlang_c(4, 3.0) * 0.06 / (4 - 3.0)
-    assert sum(served) / len(served) == pytest.approx(0.06 + wait, rel=0.06)
+    close(latencies(requests(1000.0, 50.0, exponential(0.06), workers=4)), 0.06 + wait)
 
 
-def test_without_a_queue_losses_are_erlang_b() -> None:
-    _, rejected = latencies(workers=4, queue=0, rate=50.0, mean=0.06, seconds=400.0)
-    assert rejected == pytest.approx(erlang_b(4, 3.0), rel=0.06)
+def test_all_workers_are_busy_as_often_as_erlang_c_says() -> None:
+    """And the queue is as long. Looked at in even steps of time, which is what an arrival sees, too (PASTA)."""
+    app = application(service("only", workers=4, queue=10**6))
+    setup = setup_of(app, load=LoadSpec(50.0, {"all": 1.0}, 10**6, 1e4), inject_seconds=1000.0, recover_seconds=0.0)
+    system = System(setup, parameters_of(50.0, times={("only", "GET /"): exponential(0.06)}), Streams(3, 0))
+    (pod,) = system.pods["only"]
+    busy: list[bool] = []
+    queued: list[int] = []
+
+    def look(at: float) -> None:
+        busy.append(pod.busy == 4)
+        queued.append(pod.queue_length)
+        if at < 1000.0:
+            system.agenda.call_at(at + 0.05, look, at + 0.05)
+
+    system.agenda.call_at(10.0, look, 10.0)
+    system.run()
+    waiting = erlang_c(4, 3.0)
+    close(busy, waiting)
+    close(queued, waiting * 0.75 / 0.25, widest=0.25)
+
+
+@pytest.mark.parametrize("times", [exponential(0.06), LogNormal(0.06, 0.0), LogNormal(0.06 / math.exp(0.5), 1.0)])
+def test_without_a_queue_losses_are_erlang_b(times: Distribution) -> None:
+    """Of any distribution with that mean: M/G/c/c is insensitive to the rest."""
+    rows = requests(800.0, 50.0, times, workers=4, queue=0)
+    close([status == 503 for _, status in rows], erlang_b(4, 3.0))
 
 
 def test_a_bounded_queue_loses_as_m_m_c_k() -> None:
     workers, queue, load = 2, 3, 1.8
     weights = [load**n / math.factorial(n) for n in range(workers + 1)]
     weights += [weights[-1] * (load / workers) ** k for k in range(1, queue + 1)]
-    _, rejected = latencies(workers=workers, queue=queue, rate=60.0, mean=load / 60.0, seconds=400.0)
-    assert rejected == pytest.approx(weights[-1] / sum(weights), rel=0.08)
+    rows = requests(800.0, 60.0, exponential(load / 60.0), workers=workers, queue=queue)
+    close([status == 503 for _, status in rows], weights[-1] / sum(weights))
+
+
+# ---- impatience
+
+
+@pytest.mark.parametrize("timeout", [0.03, 0.06])
+def test_impatient_clients_leave_as_often_as_an_answer_takes_too_long(timeout: float) -> None:
+    """A client that gives up cancels nothing, so the queue stays M/M/1 and P(T > timeout) is exponential. (Erlang A,
+    where who leaves is no longer served, is what the model must not be.)"""
+    mean, utilisation = 0.012, 0.6
+    rows = requests(900.0, 50.0, exponential(mean), timeout=timeout)
+    close([status == 0 for _, status in rows], math.exp(-timeout * (1 - utilisation) / mean), widest=0.4)
+
+
+def test_two_queues_one_after_the_other_do_not_see_each_other() -> None:
+    """Jackson: what leaves an M/M/1 queue is Poisson again. Steps of a journey are such a series."""
+    first, second = service("first", workers=1, queue=10**6), service("second", workers=1, queue=10**6)
+    app = application(first, second)
+    (journey,) = app.journeys
+    step = type(journey.steps[0])("second", "GET", "/")
+    app = type(app)("test", app.source, app.services, (type(journey)("all", 1.0, (*journey.steps, step)),))
+    setup = setup_of(app, load=LoadSpec(50.0, {"all": 1.0}, 10**6, 1e4), inject_seconds=600.0, recover_seconds=0.0)
+    times = {("first", "GET /"): exponential(0.012), ("second", "GET /"): exponential(0.01)}
+    record = played(setup, parameters_of(50.0, times=times))
+    for name, mean, utilisation in (("first", 0.012, 0.6), ("second", 0.01, 0.5)):
+        route = f"GET {name} /"
+        close(
+            [la for r, la in zip(record.route, record.latency, strict=True) if r == route and la is not None],
+            mean / (1 - utilisation),
+        )
