@@ -26,7 +26,7 @@ from sim.quantities import FAN_QUANTITIES, PERCENTILES, Floats, Key, called_serv
 from sim.quantities import Requests as _Requests
 from sim.replicate import Outcome, Players, Task
 from sim.results import Fan, Forecast, Prediction
-from sim.setup import Setup, read_setup
+from sim.setup import Setup, read_setup, unplayed
 
 __all__ = ["cold_observation", "make_forecast"]
 
@@ -63,7 +63,7 @@ def make_forecast(
     """
     began = time.monotonic()
     setup = read_setup(scenario, observation.load_pods, observation.world)
-    limits = list(LIMITS) + check(setup.faults, {service.name for service in setup.app.services})
+    limits = [*LIMITS, *unplayed(setup), *check(setup.faults, {service.name for service in setup.app.services})]
     with Players(processes) as players:
         calibration = calibrate(observation, scenario)
         task = make_task(setup, calibration, observation, seed, planned_injection_at, fan_step(setup))

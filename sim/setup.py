@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from mesh.api.messages import OutboundPolicy, Profile
+from mesh.api.messages import HttpRouteSpec, OutboundPolicy, Profile
 from mesh.api.resources import AnyResource, HTTPRoute, Metadata, Service, ServicePort, ServiceProfile, ServiceSpec
 from mesh.behavior.backend import BackendSettings
 from mesh.behavior.cache import OUTBOUND_IDLE_SECONDS
@@ -105,6 +105,36 @@ def _rules(service: AppService, annotations: dict[str, str], resources: Iterable
         profile=profile_message(service.authority, profile, 1, 0.0),
         policy=outbound_policy_message(service.authority, generated, routes, 1, 0.0),
     )
+
+
+def unplayed(setup: Setup) -> list[str]:
+    """What the policies ask for and the twin does not do, one line each; empty where it does all."""
+    found: list[str] = []
+    for service in setup.app.services:
+        rules = setup.rules[service.authority]
+        if rules.profile.opaque or rules.policy.protocol == "opaque":
+            found.append(f"{service.name}: its port is opaque, and the twin plays it as HTTP")
+        if rules.profile.exists:
+            if any(override.authority != service.authority for override in rules.profile.dst_overrides):
+                found.append(f"{service.name}: its profile sends a share elsewhere; the twin keeps it all")
+            continue
+        for route in rules.policy.routes:
+            wants = _beyond(route, service.authority)
+            if wants:
+                found.append(f"{service.name}: the twin plays route {route.name} without its {' and '.join(wants)}")
+    return found
+
+
+def _beyond(route: HttpRouteSpec, authority: str) -> list[str]:
+    """What a route has that the twin, whose requests are a method and a path, leaves out."""
+    wants: list[str] = []
+    if route.headers or route.query_params:
+        wants.append("conditions on headers or query (no request of the twin meets them)")
+    if any(backend.authority != authority and backend.weight for backend in route.backends):
+        wants.append("other backends")
+    if route.filters is not None or any(backend.filters is not None for backend in route.backends):
+        wants.append("filters")
+    return wants
 
 
 def _is_of(metadata: Metadata, service: AppService) -> bool:
