@@ -75,7 +75,8 @@ class Shop:
         return json.loads(self.kubectl("get", *words, "-o", "json"))
 
     def mesh_command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "gameday", "mesh", *words, *self._where]
+        where = [] if words[0] == "create-anchor" else self._where  # it asks no cluster
+        return [sys.executable, "-m", "gameday", "mesh", *words, *where]
 
     def mesh(self, *words: str, expect: int = 0) -> str:
         """What `gameday mesh` printed, both streams."""

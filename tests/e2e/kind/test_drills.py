@@ -215,9 +215,7 @@ def test_a_control_plane_killed_in_a_rollout_costs_no_request(renewing: Shop) ->
 
 def test_identity_killed_when_certificates_are_due_costs_no_request(renewing: Shop) -> None:
     shop = renewing
-    shop.client(RENEWING)
-    pods = [RENEWING, *(pod["metadata"]["name"] for pod in shop.webs())]
-    start = time.time()
+    pods, start = _short_lived(shop), time.time()
     due = min(_due(shop, pod) for pod in pods)
     time.sleep(max(0.0, due - 0.5 - time.time()))
     killed = time.time()
@@ -229,6 +227,15 @@ def test_identity_killed_when_certificates_are_due_costs_no_request(renewing: Sh
     shop.control_plane_back()
 
 
+def _short_lived(shop: Shop) -> list[str]:
+    """The pods that have certificates of seconds: the second client, and those of `web`, restarted where need be."""
+    shop.client(RENEWING)
+    if any(shop.metric(pod["metadata"]["name"], LEAF_EXPIRES) > time.time() + 300 for pod in shop.webs()):
+        shop.kubectl("-n", SHOP, "rollout", "restart", "deploy/web")
+        shop.kubectl("-n", SHOP, "rollout", "status", "deploy/web", "--timeout=120s", seconds=130)
+    return [RENEWING, *(pod["metadata"]["name"] for pod in shop.webs())]
+
+
 def _due(shop: Shop, pod: str) -> float:
     """Unix second at which it asks for its next certificate."""
     refreshed, expires = shop.metric(pod, LEAF_REFRESHED), shop.metric(pod, LEAF_EXPIRES)
@@ -237,8 +244,8 @@ def _due(shop: Shop, pod: str) -> float:
 
 def test_rotating_anchor_and_issuer_costs_no_request(renewing: Shop, tmp_path: Path) -> None:
     """The three steps of docs/kubernetes.md. The first client has a certificate of a day: it is restarted for it."""
-    shop, start = renewing, time.time()
-    pods = [CLIENT, RENEWING, *(pod["metadata"]["name"] for pod in shop.webs())]
+    shop = renewing
+    pods, start = [CLIENT, *_short_lived(shop)], time.time()
     (old,) = json.loads(shop.mesh("trust-anchors", "-o", "json"))
     drop = ("trust-anchors", "--drop", old["sha256"], "--apply")
     shop.mesh("create-anchor", "--out", str(tmp_path / "new"))
@@ -251,9 +258,9 @@ def test_rotating_anchor_and_issuer_costs_no_request(renewing: Shop, tmp_path: P
     assert f"{SHOP}/{CLIENT}" in shop.mesh(*drop, expect=2)
     rotated = time.time()
     _all_renewed(shop, pods[1:], rotated)
-    refused = shop.mesh(*drop, expect=2)
-    assert "1 certificates in use" in refused, refused
-    assert f"{SHOP}/{CLIENT}" in refused
+    # The control plane's own certificates are renewed at their own times, and hold the anchor until then.
+    only = f"1 certificates in use hang from it ({SHOP}/{CLIENT})"
+    eventually(lambda: only in shop.mesh(*drop, expect=2), 60, "only the certificate of a day is left")
     shop.unharmed(CLIENT, start)
     shop.kubectl("-n", SHOP, "delete", "pod", CLIENT, "--force", "--grace-period=0")
 
