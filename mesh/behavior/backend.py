@@ -36,7 +36,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from random import Random
 from typing import Generic, Protocol, TypeVar
@@ -85,6 +85,10 @@ class BackendSettings:
     backoff_jitter: float = 0.1
     handshake_backoff_max_seconds: float = 2.0
     """After a failed TLS handshake. Linkerd has no such bound; with it the mesh heals within seconds of a renewal."""
+
+    def __reduce__(self) -> tuple[type[BackendSettings], tuple[object, ...]]:
+        """Pickled as its fields: compiled, a frozen dataclass cannot be restored by setting its attributes."""
+        return BackendSettings, tuple(getattr(self, field.name) for field in fields(self))
 
 
 class Driver(Protocol[T, C]):

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import twin_traces
+
+from scenarios.load import load_scenario
+from sim.setup import read_setup
 
 ROOT = Path(twin_traces.__file__).parents[2]
 
@@ -38,3 +42,9 @@ def test_every_request_ends_as_it_does_interpreted(tmp_path: Path) -> None:
         assert len(trace["status"]) > 500, name
         for column in trace:
             assert trace[column] == there[column], f"{name}: {column}"
+
+
+def test_a_setup_reaches_the_workers_whole() -> None:
+    """Compiled, too: a frozen dataclass of machine code does not pickle by itself."""
+    setup = read_setup(load_scenario("retry-storm"))
+    assert pickle.loads(pickle.dumps(setup)) == setup
