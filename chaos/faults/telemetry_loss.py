@@ -32,9 +32,7 @@ class TelemetryLoss:
         return None
 
     def warning(self, spec: FaultSpec, scenario: Scenario, world: str) -> str | None:
-        return (
-            "expectations on scraped counters (attempts_per_request, handshake_failures) miss what was lost"
-        )
+        return "expectations on scraped counters (attempts_per_request, handshake_failures) miss what was lost"
 
     def steps(self, spec: FaultSpec, world: WorldState) -> Steps:
         path = f"/telemetry/{spec.name}"
