@@ -138,15 +138,27 @@ def fan_series(record: Record, setup: Setup, step: float) -> dict[tuple[str, str
         goods = np.bincount(index, weights=good.astype(np.float64), minlength=count)
         with np.errstate(invalid="ignore", divide="ignore"):
             found["success_rate", slo.name] = goods / totals
-        p95 = np.full(count, np.nan)
-        for i in range(count):
-            latencies = chosen.latency[index == i]
-            latencies = latencies[~np.isnan(latencies)]
-            if len(latencies):
-                p95[i] = np.quantile(latencies, 0.95)
-        found["p95", slo.name] = p95
+        answered = ~np.isnan(chosen.latency)
+        found["p95", slo.name] = quantile_by_step(chosen.latency[answered], index[answered], count, 0.95)
         allowed = max((1.0 - slo.objective) * max(1, len(chosen)), 1e-3)
         found["burn", slo.name] = np.cumsum(totals - goods) / allowed
+    return found
+
+
+def quantile_by_step(values: Floats, step: npt.NDArray[np.int64], count: int, share: float) -> Floats:
+    """`np.quantile` of the values of each of `count` steps, NaN where there are none. All steps at once: one call for
+    each took a fifth of a whole replication."""
+    ascending = values[np.lexsort((values, step))]
+    sizes = np.bincount(step, minlength=count)
+    found = np.full(count, np.nan)
+    some = sizes > 0
+    begin, last = (np.cumsum(sizes) - sizes)[some], sizes[some] - 1
+    position = share * last
+    below = np.floor(position).astype(np.int64)
+    low, high = ascending[begin + below], ascending[begin + np.minimum(below + 1, last)]
+    part = position - below
+    # From the nearer end, as numpy does, so that rounding is the same.
+    found[some] = np.where(part >= 0.5, high - (high - low) * (1 - part), low + (high - low) * part)
     return found
 
 
