@@ -69,11 +69,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["content-length"]))
         self.server.seen.append((self.requestline, {k.lower(): v for k, v in self.headers.items()}))
         self.server.clients.add(self.client_address)
+        closing = self.server.close_after_answer  # as of the request: after the answer the test is a step further
         self.send_response(self.server.status)
         self.send_header("content-length", "0")
         self.end_headers()
         # Without a word in the header, as an idle timeout does it: the client must notice by itself.
-        self.close_connection = self.server.close_after_answer
+        self.close_connection = closing
 
     def log_message(self, *_: Any) -> None:
         pass
