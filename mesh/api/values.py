@@ -72,7 +72,7 @@ class Issuer(Section, frozen=True, kw_only=True):
     clock_skew_allowance: str = "20s"
     """Duration; a leaf is valid this much earlier and later, for nodes whose clocks differ. Linkerd's."""
     min_refresh: str = "10s"
-    """Duration; proxies and control plane ask for a new leaf no more often. Linkerd's. Drills scale it with the life."""
+    """Duration; proxies and control plane ask for no new leaf before. Linkerd's. Drills scale it with the life."""
     external: bool = False
     """The Secret linkerd-identity-issuer is somebody else's (cert-manager, step): install neither makes nor removes it.
     Linkerd's `--identity-external-issuer`."""
