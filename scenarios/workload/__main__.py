@@ -86,7 +86,7 @@ async def _addresses(app: Application, service: AppService) -> dict[str, tuple[s
             try:
                 # The dot at the end spares the search list, which is five more questions.
                 answers = await loop.getaddrinfo(f"{callee.host}.", callee.port, type=socket.SOCK_STREAM)
-                found[callee.authority] = (answers[0][4][0], callee.port)
+                found[callee.authority] = (str(answers[0][4][0]), callee.port)
             except OSError as error:
                 if loop.time() > deadline:
                     raise InvalidInput(f"{callee.host}: {error.strerror or error}") from None
