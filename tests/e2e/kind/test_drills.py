@@ -19,12 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from lightkube import Client
 
 from mesh.deploy.apply import apply_mesh, remove
 from mesh.deploy.installed import read_installed
 from mesh.deploy.objects import crd_objects, install_objects
 from mesh.deploy.owned import owned_objects
-from mesh.kube.client import connect
+from mesh.deploy.paths import CRD, DEPLOYMENT
+from mesh.kube.client import connect, http_of
 from tests.e2e.kind.drill_shop import (
     ANCHORS,
     COUNTED,
@@ -291,7 +293,9 @@ def test_where_the_injector_must_not_be_missed_no_pod_starts_without_it(renewing
         assert "failed calling webhook" in refused.stderr
         assert "linkerd-proxy-injector.linkerd.io" in refused.stderr
         assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr
-    shop.client("accepted")
+    # The webhook's Service has its new endpoint on the node a moment after the pod is ready.
+    pod = json.dumps(shop.pod("accepted", "serve"))
+    eventually(lambda: shop.tried("apply", "-f", "-", given=pod).returncode == 0, 30, "a pod is accepted")
     assert _is_meshed(shop, "accepted")
 
 
@@ -305,19 +309,22 @@ def test_an_install_that_is_killed_converges_when_it_is_done_again(
     client = connect(kind_mesh, kind_kubeconfig)
     try:
         remove(client, owned_objects(client))
+        _install_killed_at(shop, client, CRD.path(None, "servers.policy.linkerd.io"))
+        _install_killed_at(shop, client, DEPLOYMENT.path("linkerd", "linkerd-identity"))
     finally:
         client.close()
-    _install_killed_at(shop, "crd", "servers.policy.linkerd.io")
-    _install_killed_at(shop, "-n", "linkerd", "deploy", "linkerd-identity")
     assert not shop.kubectl("-n", "linkerd", "get", "deploy", "linkerd-proxy-injector", "--ignore-not-found")
     shop.kill_control_plane()
     assert "was interrupted" in shop.mesh("install", "--apply")
     shop.mesh("check", "--wait", "60s")
 
 
-def _install_killed_at(shop: Shop, *thing: str) -> None:
-    """SIGKILL as soon as the cluster has that object."""
+def _install_killed_at(shop: Shop, client: Client, path: str) -> None:
+    """SIGKILL as soon as the cluster has that object; kubectl would look too seldom."""
+    deadline = time.monotonic() + 60
     with subprocess.Popen(shop.mesh_command("install", "--apply"), stderr=subprocess.DEVNULL) as install:
-        eventually(lambda: shop.tried("get", *thing).returncode == 0, 60, f"{thing} is there")
+        while http_of(client).get(path).status_code != 200:
+            assert time.monotonic() < deadline, path
+            time.sleep(0.002)
         install.send_signal(signal.SIGKILL)
         assert install.wait(10) == -signal.SIGKILL, "it was over already"
