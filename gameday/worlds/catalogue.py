@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from gameday.errors import BadInput
 from gameday.worlds.base import World, WorldOptions
 from scenarios.model import Scenario
 
@@ -12,6 +13,11 @@ from scenarios.model import Scenario
 def _local(scenario: Scenario, run_dir: Path, options: WorldOptions) -> World:
     from gameday.worlds.local.world import LocalWorld
 
+    if options != WorldOptions(options.name, options.seed):
+        raise BadInput(
+            "--cluster, --keep-cluster, --context, --load-workers, --allow-namespace and --prometheus are for"
+            " --world kind; add it, or leave them out"
+        )
     return LocalWorld(scenario, run_dir, options.seed)
 
 
