@@ -4,6 +4,8 @@
 
 Steps that block run one after another on a thread of their own; one that is under way when the run is interrupted is
 waited for, so that what it makes is known when everything is taken down again.
+
+One file although it is long: it is the order in which a world comes up and goes; how each step is done lies beside it.
 """
 
 from __future__ import annotations
