@@ -181,14 +181,6 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
 def core_busy_seconds(cpu: int, text: str | None = None) -> float:
     """CPU seconds that this core has been busy since boot; time stolen by the hypervisor counts as busy."""
     for line in (text if text is not None else Path("/proc/stat").read_text()).splitlines():

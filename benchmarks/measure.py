@@ -19,9 +19,10 @@ from pathlib import Path
 
 from benchmarks.chain import NAMES, Node, Wire, write_credentials
 from benchmarks.load import Load, LoadFailed
-from benchmarks.machine import Running, Usage, core_busy_seconds, free_ports, started, total_usage
+from benchmarks.machine import Running, Usage, core_busy_seconds, started, total_usage
 from benchmarks.mesh import Mesh, Pod
 from benchmarks.peers.peer import Peer
+from benchmarks.ports import free_ports
 from benchmarks.rows import Row
 from benchmarks.scrape import Scraper, total
 

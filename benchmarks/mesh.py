@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chain import NAMES, NAMESPACE
-from benchmarks.machine import Command, free_ports
+from benchmarks.machine import Command
+from benchmarks.ports import free_ports
 from mesh.control.names import component_name
 
 FEATURES = (

@@ -20,9 +20,10 @@ from pathlib import Path
 
 from benchmarks.chain import write_credentials
 from benchmarks.load import AUTHORITY
-from benchmarks.machine import Command, NotServing, Running, free_ports, started
+from benchmarks.machine import Command, NotServing, Running, started
 from benchmarks.measure import Cores
 from benchmarks.mesh import Mesh, Pod
+from benchmarks.ports import free_ports
 from benchmarks.scrape import scrape
 
 READY_SECONDS = 15.0

@@ -12,7 +12,8 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 
 from benchmarks.chain import Node
-from benchmarks.machine import Command, free_ports
+from benchmarks.machine import Command
+from benchmarks.ports import free_ports
 from mesh import native
 
 

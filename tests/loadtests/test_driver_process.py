@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ports import free_port
 from loadtests.client import Client
 from loadtests.plan import LoadPlan, command, environment, write_plan
 from loadtests.results import RequestResult, ResultTail
@@ -44,13 +45,6 @@ spec:
     two: {share: 50%, steps: [GET shop /x, POST shop /y]}
     bad: {share: 0%, steps: [GET shop /bad, GET shop /x]}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Shop:

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.ports import free_port
+
 pytestmark = pytest.mark.e2e
 
 APP = """\
@@ -40,13 +42,6 @@ spec:
   journeys: {buy: {share: 100%, steps: [POST front /buy]}}
 """
 HOST = "127.82.3.1"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Proxy(ThreadingHTTPServer):

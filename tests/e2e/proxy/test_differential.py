@@ -22,8 +22,9 @@ from differential_requests import HOST, HTTP1, HTTP2
 from differential_wire import Message, Origin, Outcome, ask, ask2, run_cases
 
 from benchmarks.chain import Node, Wire
-from benchmarks.machine import Command, free_ports, started
+from benchmarks.machine import Command, started
 from benchmarks.peers import envoy, nginx
+from benchmarks.ports import free_ports
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from benchmarks.ports import free_port
 from mesh.api.messages import CertifyRequest, CertifyResponse, Endpoints, EndpointsChange, WatchMessage, decode_line
 from mesh.control.credentials import load_chain
 from mesh.control.names import component_name, identity_name
@@ -39,12 +40,6 @@ HOST = "127.0.0.1"
 LAST_CHUNK = b"0\r\n\r\n"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 class ControlPlane:
     """Three processes and the files they live on."""
 
@@ -60,7 +55,7 @@ class ControlPlane:
         self.write("service.yaml", SERVICE)
         self.write("pods.yaml", pod("cart-0", "127.9.0.5") + "---\n" + pod("cart-1", "127.9.0.6"))
         self.write("slice.yaml", endpoint_slice(("cart-0", "127.9.0.5", True)))
-        self.ports = {c: (_free_port(), _free_port()) for c in ("identity", "destination", "policy")}
+        self.ports = {c: (free_port(), free_port()) for c in ("identity", "destination", "policy")}
         self.lifetime, self.skew = lifetime, skew
         self.processes: dict[str, subprocess.Popen[str]] = {}
 

@@ -12,8 +12,9 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
-from proxy_world import Behaviour, Seen, free_port
+from proxy_world import Behaviour, Seen
 
+from benchmarks.ports import free_port
 from mesh.proxy.config import Address
 
 FRAME_BYTES = 16_384

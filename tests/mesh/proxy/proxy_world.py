@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -22,6 +21,7 @@ import msgspec
 import uvloop
 from cryptography import x509
 
+from benchmarks.ports import free_port
 from mesh.api.messages import (
     CertifyRequest,
     CertifyResponse,
@@ -40,12 +40,6 @@ from mesh.proxy.proxy import Proxy
 from mesh.proxy.wire.tls import make_contexts
 
 CONTROL_NAME = "control.linkerd.serviceaccount.identity.linkerd.cluster.local"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def identity_of(service: str, namespace: str = "shop") -> str:

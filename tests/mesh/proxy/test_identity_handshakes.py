@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography import x509
-from proxy_world import ControlPlane, Pod, World, authority_of, free_port, identity_of, run_in_world, until
+from proxy_world import ControlPlane, Pod, World, authority_of, identity_of, run_in_world, until
 
+from benchmarks.ports import free_port
 from mesh.api.messages import Endpoint
 from mesh.behavior.authz import default_inbound_policy
 from mesh.control import pki

@@ -7,8 +7,8 @@ from random import Random
 
 import uvloop
 from observed import Anchored, Side, asked
-from proxy_world import free_port
 
+from benchmarks.ports import free_port
 from mesh.behavior.outcome import Cause
 from mesh.proxy.config import PREFIX, load_config
 from mesh.proxy.metrics import Registry

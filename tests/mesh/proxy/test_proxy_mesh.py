@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from proxy_world import Client, Pod, Reply, World, authority_of, free_port, identity_of, run_in_world, until
+from proxy_world import Client, Pod, Reply, World, authority_of, identity_of, run_in_world, until
 
+from benchmarks.ports import free_port
 from mesh.api.messages import Endpoint, NotFound
 from mesh.proxy.config import Address
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from proxy_world import App, Client, Seen, answer_ok, free_port
+from proxy_world import App, Client, Seen, answer_ok
+
+from benchmarks.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 

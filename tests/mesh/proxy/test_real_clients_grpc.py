@@ -11,8 +11,9 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from proxy_world import Pod, World, free_port, run_in_world, until
+from proxy_world import Pod, World, run_in_world, until
 
+from benchmarks.ports import free_port
 from mesh.api.messages import HttpRouteSpec, RetrySpec, TimeoutSpec
 from mesh.proxy.config import Address
 

@@ -16,9 +16,10 @@ import pytest
 import websockets.asyncio.client
 import websockets.asyncio.server
 from h2_app import H2App
-from proxy_world import Pod, Seen, World, authority_of, free_port, run_in_world, until
+from proxy_world import Pod, Seen, World, authority_of, run_in_world, until
 from websockets.exceptions import ConnectionClosedError
 
+from benchmarks.ports import free_port
 from mesh.api.messages import NotFound
 from mesh.proxy.config import Address
 

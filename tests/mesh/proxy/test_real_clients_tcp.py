@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from proxy_world import free_port
 from tcp_world import Authority, TcpWorld, run_tcp
 
+from benchmarks.ports import free_port
 from mesh.api.messages import Endpoint
 from mesh.proxy.config import Address
 

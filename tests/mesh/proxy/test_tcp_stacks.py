@@ -10,9 +10,10 @@ import tempfile
 from typing import Any
 
 import pytest
-from proxy_world import free_port, until
+from proxy_world import until
 from tcp_world import Authority, Inbound, Outbound, Pair, TcpWorld, echo, metric, reset_by, run_tcp
 
+from benchmarks.ports import free_port
 from mesh.api.messages import Endpoint
 from mesh.behavior.authz import default_inbound_policy
 from mesh.behavior.outcome import Cause

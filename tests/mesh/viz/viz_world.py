@@ -13,8 +13,9 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from proxy_world import Pod, World, answer_ok, free_port, identity_of
+from proxy_world import Pod, World, answer_ok, identity_of
 
+from benchmarks.ports import free_port
 from mesh.proxy.config import Address
 from mesh.viz.config import Config, parse
 from mesh.viz.gate import HEADER

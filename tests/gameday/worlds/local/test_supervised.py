@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ports import free_port
 from chaos.processes import started_at
 from gameday.worlds.local import supervised
 from gameday.worlds.local.layout import ProcessSpec
@@ -58,12 +58,6 @@ class Bench:
         self.process.hold_down(signal.SIGKILL)
         await self.until(lambda: self.process.pid is None)
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run(folder: Path, body: Callable[[Bench], Awaitable[None]], command: tuple[str, ...] | None = None) -> None:

@@ -7,7 +7,6 @@ import base64
 import contextlib
 import json
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.ports import free_port
 from mesh.api.values import Image, Values, dump_values
 from mesh.control.injector.__main__ import CONFIGURATION, SECRET
 from mesh.control.webhook.keeper import MUTATING
@@ -25,12 +25,6 @@ from tests.mesh.control.test_webhook import call
 from tests.mesh.kube.fake_api import FakeApi
 
 pytestmark = pytest.mark.e2e
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def namespace(name: str, inject: str | None = "enabled") -> dict[str, Any]:
