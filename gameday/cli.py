@@ -36,6 +36,7 @@ def run(
     out: Path | None = None,
     dry_run: bool = False,
     plain: bool = False,
+    explain: bool = True,
     cluster: str | None = None,
     keep_cluster: bool = False,
     context: str | None = None,
@@ -66,6 +67,8 @@ def run(
         Stop after the plan: blast radius, abort rules, what would happen when.
     plain
         Plain lines, even on a terminal.
+    explain
+        Ask the twin afterwards what would have saved the SLOs; `--no-explain` saves those seconds.
     cluster
         World kind: the kind cluster to use, or to create. Without it a new one that is deleted at the end.
     keep_cluster
@@ -83,7 +86,7 @@ def run(
     from gameday.worlds.base import WorldOptions
 
     where = WorldOptions(world, seed, cluster, keep_cluster, context, load_workers, allow_namespace, prometheus)
-    return run_gameday(RunOptions(scenario, where, variant, set, out, dry_run, plain))
+    return run_gameday(RunOptions(scenario, where, variant, set, out, dry_run, plain, explain))
 
 
 @app.command(name="list")
@@ -186,27 +189,45 @@ def doctor() -> int:
 @app.command
 def accuracy(
     *,
+    suite: str | None = None,
     seeds: int = 5,
-    scenarios: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    only: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     out: Path | None = None,
     reuse: Path | None = None,
+    minutes: float | None = None,
+    again: bool = False,
+    reforecast: bool = False,
+    dry_run: bool = False,
 ) -> int:
-    """Run scenarios over several seeds and write how good the forecasts were, misses included.
+    """How good the forecasts are. Without a suite: the track record of all runs so far, by kind of fault, and drift.
+
+    With `--suite local`: run the acceptance protocol (what is missing of it) and write how good the forecasts were,
+    misses included. It may be stopped at any time; the same command goes on.
 
     Parameters
     ----------
+    suite
+        `local`, or the path of a suite file.
     seeds
-        Runs of each scenario.
-    scenarios
-        Which ones; all shipped without it.
+        Runs of each case and load.
+    only
+        Shell pattern of case names or kinds of fault: `retry-*`, `pod-kill`. May be repeated.
     out
         Markdown file to write; printed without it.
     reuse
-        A folder of earlier runs made by this command: runs found there are not run again.
+        Folder of the runs; runs/accuracy without it. Runs found there are not run again.
+    minutes
+        Start no run that would not be over by then.
+    again
+        Run those again that failed.
+    reforecast
+        Run nothing: make the forecasts of finished runs anew, from their baselines, with the twin as it is now.
+    dry_run
+        List the runs, what became of them and how long the rest takes.
     """
-    from gameday.accuracy import run_accuracy
+    from gameday.accuracy.command import AccuracyOptions, run_accuracy
 
-    return run_accuracy(seeds, scenarios, out, reuse)
+    return run_accuracy(AccuracyOptions(suite, seeds, only, out, reuse, minutes, again, reforecast, dry_run))
 
 
 def main() -> None:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import msgspec
 
+from gameday import ledger
+from gameday.accuracy.evidence import NoEvidence, record_of
 from reports.judgement import judge_expectation, reasons
-from reports.measure import measure
+from reports.measure import Key, measure
 from reports.observe import observation
 from reports.store import RunStore
 from scenarios.model import Phases, Scenario
@@ -29,6 +31,8 @@ FEWEST_BUDGET_SECONDS = 4.0
 class Verdict:
     held: bool
     reasons: list[str]
+    notes: list[str]
+    """What did not work and changes no verdict."""
 
 
 def twin_budget(phases: Phases, most: float) -> float:
@@ -38,12 +42,27 @@ def twin_budget(phases: Phases, most: float) -> float:
 
 
 def judge(
-    store: RunStore, scenario: Scenario, windows: Mapping[str, list[float]], forecast: Forecast, seed: int
+    store: RunStore,
+    scenario: Scenario,
+    windows: Mapping[str, list[float]],
+    forecast: Forecast,
+    seed: int,
+    *,
+    explained: bool = True,
 ) -> Verdict:
-    """Measures, scores and explains one finished run."""
+    """Measures, scores, writes to the ledger and (`explained`) explains one finished run."""
     measured = measure(store, scenario, windows)
     judged = [judge_expectation(expectation, measured, complete=True) for expectation in scenario.expectations]
     store.put_document("score", time.time(), msgspec.json.encode(score(forecast, measured)))
+    notes = _to_ledger(store, forecast, measured)
+    if explained:
+        _explain(store, scenario, windows, forecast, seed)
+    return Verdict(all(part.held for part in judged), reasons("finished", [], judged), notes)
+
+
+def _explain(
+    store: RunStore, scenario: Scenario, windows: Mapping[str, list[float]], forecast: Forecast, seed: int
+) -> None:
     start, end = windows["baseline"]
     counterfactuals = explain(
         scenario,
@@ -53,7 +72,17 @@ def judge(
         time_budget_seconds=twin_budget(scenario.phases, EXPLAIN_BUDGET_SECONDS),
     )
     store.put_document("counterfactuals", time.time(), msgspec.json.encode(counterfactuals))
-    return Verdict(all(part.held for part in judged), reasons("finished", [], judged))
+
+
+def _to_ledger(store: RunStore, forecast: Forecast, measured: Mapping[Key, float]) -> list[str]:
+    """Adds the run to the track record. A ledger that cannot be written costs the track record, not the run."""
+    try:
+        ledger.append(record_of(store, forecast, measured, time.time()))
+    except OSError as error:
+        return [f"the ledger {ledger.default_path()} was not written: {error.strerror}"]
+    except NoEvidence as none:
+        return [f"nothing for the ledger: {none}"]
+    return []
 
 
 def forecast_lines(forecast: Forecast) -> list[str]:

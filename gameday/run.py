@@ -81,6 +81,7 @@ class RunOptions:
     out: Path | None = None
     dry_run: bool = False
     plain: bool = False
+    explain: bool = True
 
 
 def run_gameday(options: RunOptions) -> int:
@@ -422,8 +423,16 @@ class GameDay:
     async def _judge(self, forecast: Forecast) -> None:
         self._record.begin("judge", "scoring the forecast, asking what would have saved the SLOs")
         verdict = await asyncio.to_thread(
-            judge.judge, self._store, self._scenario, self._record.windows, forecast, self._options.world.seed
+            judge.judge,
+            self._store,
+            self._scenario,
+            self._record.windows,
+            forecast,
+            self._options.world.seed,
+            explained=self._options.explain,
         )
+        for note in verdict.notes:
+            self._record.event("note", note)
         if not verdict.held:
             self._code = Exit.NOT_HELD
         self._reasons += verdict.reasons

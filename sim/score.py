@@ -1,20 +1,21 @@
-"""How good a forecast was: coverage of its 90 % intervals and CRPS, beside the naive forecast.
+"""How good a forecast was: coverage of its intervals, CRPS, interval score and PIT, beside the naive forecast.
 
-CRPS is the fair ensemble form (Ferro 2014), which does not punish small ensembles for being small:
+The rules themselves are in `sim.scoring_rules`. The naive forecast is one number ("nothing changes"), and its CRPS is
+the absolute error.
 
-    crps = mean |x_i - y|  -  sum_{i<j} |x_i - x_j| / (m (m - 1))
-
-The naive forecast is one number ("nothing changes"), and its CRPS is the absolute error.
-
-Rows of different units are averaged, so each is in units of a scale of its own, the same for both forecasts:
+Rows of different units are averaged, so each is in units of a scale of its own, the same for every forecast:
 
     success_rate           0.05       five percentage points
     p50, p95, p99          max(|measured|, 1 ms)     so errors are relative
-    attempts_per_request   max(|measured|, 1)
-    budget_spent           max(|measured|, 1)        below one whole budget, absolute
+    …_seconds              max(|measured|, 20 s)     a tenth of it is what issue and reference allow: two seconds
+    anything else          max(|measured|, 1)        attempts, budgets: below one whole budget, absolute
 
 Coverage counts an interval's ends as inside (with a slack of one part in 10⁹ for rounding): a success rate of exactly 1
 forecast as [1, 1] is right.
+
+`detail` is the longer record of one prediction that the ledger keeps and `gameday accuracy` reads: intervals of three
+levels, PIT, sharpness, and the error on the scale that discrepancies are learned on (log of a latency, logit of a
+share).
 """
 
 from __future__ import annotations
@@ -22,29 +23,61 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import msgspec
+import numpy as np
+
 from sim.results import Forecast, Prediction, Score, Scored
+from sim.scoring_rules import crps, interval_score, pit
+
+__all__ = ["LEVELS", "Detail", "crps", "detail", "scale", "score", "transformed"]
 
 SUCCESS_SCALE = 0.05
 SHORTEST_LATENCY_SCALE = 0.001
+SECONDS_SCALE = 20.0
+LATENCIES = ("p50", "p95", "p99")
+LEVELS = (0.5, 0.8, 0.9)
+"""Levels of the central intervals whose coverage is counted."""
 
 
-def crps(ensemble: Sequence[float], measured: float) -> float:
-    """Of an ascending ensemble of at least one value, in its unit."""
-    size = len(ensemble)
-    distance = sum(abs(value - measured) for value in ensemble) / size
-    if size == 1:
-        return distance
-    # For ascending values the sum over pairs is a weighted sum: value i exceeds i others and is exceeded by the rest.
-    pairs = sum((2 * index - size + 1) * value for index, value in enumerate(ensemble))
-    return distance - pairs / (size * (size - 1))
+class Detail(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One prediction beside what was measured, in numbers that can be pooled over runs."""
+
+    quantity: str
+    subject: str
+    window: str
+    measured: float
+    naive: float | None = None
+    low: float
+    median: float
+    high: float
+    inside: tuple[bool, bool, bool]
+    """Whether the intervals of `LEVELS` contain the measured value."""
+    pit: tuple[float, float]
+    """`sim.scoring_rules.pit`."""
+    width: float
+    """Of the 90 % interval, in units of the scale: sharpness."""
+    interval: float
+    """Interval score at 90 %, in units of the scale."""
+    crps: float
+    crps_naive: float | None = None
+    crps_closed: float | None = None
+    """Of a closed-form formula's one number (`sim.closed_form`); None where none applies."""
+    error: float | None = None
+    """Measured less the ensemble's mean, both transformed; None where the transform does not exist."""
+    spread: float | None = None
+    """Standard deviation of the transformed ensemble."""
+    requests: int | None = None
+    """Requests of the SLO in the window."""
 
 
 def scale(quantity: str, measured: float) -> float:
     """What errors of this quantity are divided by."""
     if quantity == "success_rate":
         return SUCCESS_SCALE
-    if quantity in ("p50", "p95", "p99"):
+    if quantity in LATENCIES:
         return max(abs(measured), SHORTEST_LATENCY_SCALE)
+    if quantity.endswith("_seconds") or quantity.startswith("seconds_"):
+        return max(abs(measured), SECONDS_SCALE)
     return max(abs(measured), 1.0)
 
 
@@ -70,7 +103,7 @@ def _scored(prediction: Prediction, measured: float | None) -> Scored:
     inside = own = naive = None
     if usable:
         assert measured is not None
-        slack = 1e-9 * max(1.0, abs(measured))
+        slack = _slack(measured)
         inside = prediction.low - slack <= measured <= prediction.high + slack
         unit = scale(prediction.quantity, measured)
         own = crps(prediction.ensemble, measured) / unit
@@ -88,6 +121,74 @@ def _scored(prediction: Prediction, measured: float | None) -> Scored:
         crps=own,
         crps_naive=naive,
     )
+
+
+def detail(
+    prediction: Prediction, measured: float, *, requests: int | None = None, closed: float | None = None
+) -> Detail:
+    """`measured` is finite and the ensemble not empty. `closed`: what a formula says, where one applies."""
+    ensemble = prediction.ensemble
+    slack = _slack(measured)
+    unit = scale(prediction.quantity, measured)
+    ends = [_central(ensemble, level) for level in LEVELS]
+    error, spread = _error(prediction.quantity, ensemble, measured, requests)
+    return Detail(
+        quantity=prediction.quantity,
+        subject=prediction.subject,
+        window=prediction.window,
+        measured=measured,
+        naive=prediction.naive,
+        low=prediction.low,
+        median=prediction.median,
+        high=prediction.high,
+        inside=_three([low - slack <= measured <= high + slack for low, high in ends]),
+        pit=pit(ensemble, measured, slack),
+        width=(prediction.high - prediction.low) / unit,
+        interval=interval_score(prediction.low, prediction.high, measured, 0.9) / unit,
+        crps=crps(ensemble, measured) / unit,
+        crps_naive=abs(prediction.naive - measured) / unit if prediction.naive is not None else None,
+        crps_closed=abs(closed - measured) / unit if closed is not None else None,
+        error=error,
+        spread=spread,
+        requests=requests,
+    )
+
+
+def transformed(quantity: str, value: float, requests: int | None) -> float | None:
+    """On the scale on which discrepancies add: log of a latency or a ratio, logit of a share.
+
+    A share of n requests is kept half a request away from 0 and 1. None where the transform does not exist.
+    """
+    if quantity == "success_rate":
+        edge = 0.5 / max(requests or 1, 1)
+        inner = min(1.0 - edge, max(edge, value))
+        return math.log(inner / (1.0 - inner))
+    return math.log(value) if value > 0.0 else None
+
+
+def _error(
+    quantity: str, ensemble: Sequence[float], measured: float, requests: int | None
+) -> tuple[float | None, float | None]:
+    at = transformed(quantity, measured, requests)
+    members = [transformed(quantity, value, requests) for value in ensemble]
+    known = [member for member in members if member is not None]
+    if at is None or len(known) < len(members):
+        return None, None
+    return at - float(np.mean(known)), float(np.std(known))
+
+
+def _central(ensemble: Sequence[float], level: float) -> tuple[float, float]:
+    low, high = np.quantile(np.asarray(ensemble), [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    return float(low), float(high)
+
+
+def _three(values: Sequence[bool]) -> tuple[bool, bool, bool]:
+    first, second, third = values
+    return first, second, third
+
+
+def _slack(measured: float) -> float:
+    return 1e-9 * max(1.0, abs(measured))
 
 
 def _mean(values: Sequence[float]) -> float | None:

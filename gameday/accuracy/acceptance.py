@@ -1,0 +1,210 @@
+"""The acceptance lines, each computed from runs and printed as met, missed, or not measurable with these runs.
+
+    coverage      90 % intervals contain 85–95 % of what was measured
+    success       within 1 pp of the median, or two binomial standard errors
+    latency       p50, p95, p99 within 5, 10, 15 % of the median, windows with at least 5,000 requests only
+    moments       time to page and recovery within 10 % or 2 s
+    metastable    yes or no as measured
+    skill         CRPS skill over naive above 0.5 for every family with an effect, over the quantities that it moved
+    controls      no effect invented: the interval contains "nothing changes", or the median is within noise of it
+
+A line of the form "within" asks for 95 % of its quantities: two standard errors are passed by chance once in twenty,
+and a perfect model would fail a line that asks for all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from gameday.accuracy.evidence import Evidence
+from sim.coverage import Share, bootstrap, share_of
+from sim.score import LEVELS, Detail
+
+ENOUGH_REQUESTS = 5_000
+REQUIRED = 0.95
+LATENCY_BOUNDS = {"p50": 0.05, "p95": 0.10, "p99": 0.15}
+MOMENTS = ("seconds_to_page", "recovery_seconds", "time_to_page", "time_to_recover")
+SUCCESS_POINTS = 0.01
+EFFECT_SHARE = 0.02
+"""A fault moves a success rate when it moves it by more than this, and anything else when by more than 20 %."""
+EFFECT_RATIO = 0.2
+FEWEST_MOVED = 3
+"""A family has an effect when so many of its quantities were moved; one may be chance."""
+SKILL = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the acceptance table."""
+
+    name: str
+    asked: str
+    found: str
+    met: bool | None
+    """None: nothing in these runs can tell."""
+
+
+def lines(evidence: Sequence[Evidence]) -> list[Line]:
+    """All lines over these runs."""
+    return [
+        _coverage(evidence),
+        _success(evidence),
+        *(_latency(evidence, quantity, bound) for quantity, bound in LATENCY_BOUNDS.items()),
+        _moments(evidence),
+        _metastable(evidence),
+        _skill(evidence),
+        _controls(evidence),
+    ]
+
+
+def coverage(evidence: Iterable[Evidence], level: int = 2, *, moved_only: bool = False) -> Share:
+    """Of the intervals of `LEVELS[level]`, with its band over runs."""
+    clusters = []
+    for run in evidence:
+        rows = [row for row in run.rows if not moved_only or is_moved(row)]
+        clusters.append((float(sum(row.inside[level] for row in rows)), len(rows)))
+    return share_of(clusters)
+
+
+def is_moved(row: Detail) -> bool:
+    """Whether the fault moved this quantity away from its baseline by more than noise does."""
+    return row.naive is not None and _differ(row.quantity, row.measured, row.naive)
+
+
+def invents(row: Detail) -> bool:
+    """Whether the forecast says that something will happen: its interval leaves "nothing changes" out, and its median
+    is further from it than noise."""
+    if row.naive is None or row.low <= row.naive <= row.high:
+        return False
+    return _differ(row.quantity, row.median, row.naive)
+
+
+def _differ(quantity: str, one: float, other: float) -> bool:
+    if quantity == "success_rate":
+        return abs(one - other) > EFFECT_SHARE
+    if quantity in ("budget_spent", "attempts_per_request"):
+        return abs(one - other) > EFFECT_RATIO * max(abs(other), 1.0)
+    return abs(one - other) > EFFECT_RATIO * max(abs(other), 1e-9)
+
+
+def mean_crps(rows: Iterable[Detail]) -> tuple[float | None, float | None, int]:
+    """(own, naive, n) over rows that have a naive forecast."""
+    pairs = [(row.crps, row.crps_naive) for row in rows if row.crps_naive is not None]
+    if not pairs:
+        return None, None, 0
+    return math.fsum(a for a, _ in pairs) / len(pairs), math.fsum(b for _, b in pairs) / len(pairs), len(pairs)
+
+
+def skill(rows: Iterable[Detail]) -> float | None:
+    own, naive, _ = mean_crps(rows)
+    return 1.0 - own / naive if own is not None and naive else None
+
+
+def skill_band(evidence: Sequence[Evidence], *, moved_only: bool = True) -> tuple[float | None, float | None]:
+    """90 % band of the skill from resampled runs."""
+    runs = [[row for row in run.rows if is_moved(row) or not moved_only] for run in evidence]
+    return bootstrap([rows for rows in runs if rows], lambda some: skill(row for rows in some for row in rows))
+
+
+def closed_skill(rows: Iterable[Detail]) -> tuple[float | None, int]:
+    """Skill over the closed-form formulas, and on how many quantities one applied."""
+    pairs = [(row.crps, row.crps_closed) for row in rows if row.crps_closed is not None]
+    below = math.fsum(closed for _, closed in pairs)
+    return (1.0 - math.fsum(own for own, _ in pairs) / below if below else None), len(pairs)
+
+
+def by_family(evidence: Iterable[Evidence]) -> dict[str, list[Evidence]]:
+    found: dict[str, list[Evidence]] = {}
+    for run in evidence:
+        found.setdefault(run.family, []).append(run)
+    return found
+
+
+# ---- the lines
+
+
+def _coverage(evidence: Sequence[Evidence]) -> Line:
+    share = coverage(evidence)
+    asked = "85–95 % inside"
+    if share.value is None:
+        return Line("90 % intervals", asked, "no quantity", None)
+    band = f", {share.low:.0%}–{share.high:.0%} over resampled runs" if share.low is not None else ""
+    found = f"{share.value:.1%} of {share.total} quantities in {share.runs} runs{band}"
+    return Line("90 % intervals", asked, found, 0.85 <= share.value <= 0.95)
+
+
+def _success(evidence: Sequence[Evidence]) -> Line:
+    judged = []
+    for row in _rows(evidence, "success_rate"):
+        error = abs(row.measured - row.median)
+        deviation = 2.0 * math.sqrt(row.median * (1.0 - row.median) / row.requests) if row.requests else 0.0
+        judged.append(error <= max(SUCCESS_POINTS, deviation))
+    return _within("success rate", "within 1 pp or 2 SE", judged)
+
+
+def _latency(evidence: Sequence[Evidence], quantity: str, bound: float) -> Line:
+    rows = [row for row in _rows(evidence, quantity) if (row.requests or 0) >= ENOUGH_REQUESTS]
+    errors = [abs(row.median - row.measured) / row.measured for row in rows if row.measured > 0]
+    line = _within(
+        quantity, f"within {bound:.0%}, windows of ≥ {ENOUGH_REQUESTS:,} requests", [error <= bound for error in errors]
+    )
+    if not errors:
+        return line
+    return Line(line.name, line.asked, f"{line.found}; worst off by {max(errors):.0%}", line.met)
+
+
+def _moments(evidence: Sequence[Evidence]) -> Line:
+    judged = [
+        abs(row.measured - row.median) <= max(2.0, 0.1 * abs(row.measured))
+        for quantity in MOMENTS
+        for row in _rows(evidence, quantity)
+        if math.isfinite(row.median)
+    ]
+    return _within("time to page, recovery", "within 10 % or 2 s", judged)
+
+
+def _metastable(evidence: Sequence[Evidence]) -> Line:
+    judged = [(row.median >= 0.5) == (row.measured >= 0.5) for row in _rows(evidence, "metastable")]
+    return _within("metastable or not", "as measured", judged, required=1.0)
+
+
+def _skill(evidence: Sequence[Evidence]) -> Line:
+    asked = f"> {SKILL} in every family with an effect"
+    found: list[tuple[str, float]] = []
+    for family, runs in sorted(by_family(run for run in evidence if not run.control).items()):
+        moved = [row for run in runs for row in run.rows if is_moved(row)]
+        value = skill(moved) if len(moved) >= FEWEST_MOVED else None
+        if value is not None:
+            found.append((family, value))
+    if not found:
+        return Line("CRPS skill over naive", asked, "no family with an effect", None)
+    text = ", ".join(f"{family} {value:.2f}" for family, value in found)
+    return Line("CRPS skill over naive", asked, text, all(value > SKILL for _, value in found))
+
+
+def _controls(evidence: Sequence[Evidence]) -> Line:
+    rows = [(run, row) for run in evidence if run.control for row in run.rows]
+    if not rows:
+        return Line("controls", "no invented effect", "no control was run", None)
+    invented = [f"{run.name} {row.quantity} of {row.subject}" for run, row in rows if invents(row)]
+    runs = sum(run.control for run in evidence)
+    text = f"{len(invented)} of {len(rows)} quantities in {runs} runs"
+    if invented:
+        text += f" ({'; '.join(dict.fromkeys(invented[:3]))}{'; …' if len(invented) > 3 else ''})"
+    return Line("controls", "no invented effect", text, not invented)
+
+
+def _within(name: str, asked: str, judged: Sequence[bool], required: float = REQUIRED) -> Line:
+    if not judged:
+        return Line(name, asked, "no such quantity in these runs", None)
+    share = sum(judged) / len(judged)
+    return Line(name, asked, f"{sum(judged)} of {len(judged)} ({share:.0%})", share >= required)
+
+
+def _rows(evidence: Iterable[Evidence], quantity: str) -> Iterator[Detail]:
+    return (row for run in evidence for row in run.rows if row.quantity == quantity)
+
+
+__all__ = ["LEVELS", "Line", "coverage", "invents", "is_moved", "lines", "mean_crps", "skill"]

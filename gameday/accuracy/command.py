@@ -1,0 +1,149 @@
+"""`gameday accuracy`: without a suite the track record; with one, run what is missing and write the page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gameday.accuracy.evidence import Evidence, NoEvidence, read_evidence
+from gameday.accuracy.page import render
+from gameday.accuracy.runner import Runner
+from gameday.accuracy.suite import PlannedRun, Suite, read_suite
+from gameday.errors import BadInput, Exit
+
+DEFAULT_FOLDER = Path("runs/accuracy")
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyOptions:
+    """What the command line says."""
+
+    suite: str | None = None
+    seeds: int = 5
+    only: tuple[str, ...] = ()
+    out: Path | None = None
+    reuse: Path | None = None
+    minutes: float | None = None
+    again: bool = False
+    reforecast: bool = False
+    dry_run: bool = False
+
+
+def run_accuracy(options: AccuracyOptions) -> int:
+    """Does what the options say; returns an exit code.
+
+    Raises:
+        BadInput: before anything is started.
+    """
+    if options.suite is None:
+        raise BadInput("--suite: name one; `local` is the acceptance protocol of the embedded world")
+    if options.seeds < 1:
+        raise BadInput(f"--seeds {options.seeds}: at least 1")
+    if options.minutes is not None and options.minutes <= 0:
+        raise BadInput(f"--minutes {options.minutes:g}: more than 0")
+    suite = read_suite(options.suite, options.seeds, options.only)
+    folder = options.reuse if options.reuse is not None else DEFAULT_FOLDER
+    runner = Runner(folder, _say, again=options.again)
+    if options.dry_run:
+        return _print_plan(suite, runner)
+    try:
+        if not options.reforecast:
+            _run_missing(suite, runner, options.minutes)
+    except KeyboardInterrupt:
+        _say("stopped; the same command goes on from here")
+        _write(suite, runner, folder, options)
+        return Exit.ABORTED
+    return _write(suite, runner, folder, options)
+
+
+def _print_plan(suite: Suite, runner: Runner) -> int:
+    missing = [run for run in suite.runs if not runner.is_done(run)]
+    for run in suite.runs:
+        known = runner.ended(run)
+        state = "to run" if known is None else "finished" if known.is_scored else f"failed: {known.why}"
+        part = run.case.part + (", control" if run.case.control else "")
+        print(f"{run.name:28} {run.family:28} {part:18} ~{runner.expected_seconds(run):3.0f} s  {state}")
+    for reason in suite.impossible:
+        print(f"cannot here: {reason}")
+    print(f"{len(missing)} of {len(suite.runs)} runs to go, about {_left(missing, runner)}")
+    return Exit.HELD
+
+
+def _run_missing(suite: Suite, runner: Runner, minutes: float | None) -> None:
+    began = time.monotonic()
+    missing = [run for run in suite.runs if not runner.is_done(run)]
+    _say(
+        f"{len(suite.runs) - len(missing)} of {len(suite.runs)} runs are there; the rest takes {_left(missing, runner)}"
+    )
+    for index, run in enumerate(missing):
+        expected = runner.expected_seconds(run)
+        if minutes is not None and time.monotonic() - began + expected > 60.0 * minutes:
+            _say(f"{minutes:g} minutes are over; {len(missing) - index} runs are left for another time")
+            return
+        ended = runner.run(run)
+        came = "scored" if ended.is_scored else f"FAILED with exit code {ended.exit_code}: {ended.why}"
+        _say(
+            f"{index + 1}/{len(missing)}  {run.name} ({run.family}): {came} in {ended.seconds:.0f} s;"
+            f" {_left(missing[index + 1 :], runner)} to go"
+        )
+
+
+def _left(runs: Sequence[PlannedRun], runner: Runner) -> str:
+    return f"{sum(runner.expected_seconds(run) for run in runs) / 60:.0f} min"
+
+
+def _write(suite: Suite, runner: Runner, folder: Path, options: AccuracyOptions) -> int:
+    evidence: list[Evidence] = []
+    failures: list[str] = []
+    for run in suite.runs:
+        ended = runner.ended(run)
+        if ended is None:
+            continue
+        if not ended.is_scored:
+            failures.append(f"{run.name}: exit code {ended.exit_code}: {ended.why}")
+            continue
+        try:
+            found = read_evidence(
+                folder / run.folder,
+                name=run.case.name,
+                family=run.family,
+                seed=run.seed,
+                part=run.case.part,
+                control=run.case.control,
+                load=run.load,
+                anew=options.reforecast,
+            )
+        except NoEvidence as none:
+            failures.append(f"{run.name}: {none}")
+            continue
+        if options.reforecast:
+            inside = sum(row.inside[2] for row in found.rows)
+            _say(f"{run.name}: {inside} of {len(found.rows)} inside 90 %, {found.replications} replications")
+        evidence.append(found)
+    if not evidence and not failures:
+        _say(f"nothing to score in {folder}")
+        return Exit.HELD
+    page = render(evidence, failures, suite.impossible, _command(options))
+    if options.out is None:
+        print(page)
+    else:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(page)
+        _say(f"wrote {options.out}: {len(evidence)} runs")
+    return Exit.HARNESS_FAILED if failures else Exit.HELD
+
+
+def _command(options: AccuracyOptions) -> str:
+    parts = [f"gameday accuracy --suite {options.suite} --seeds {options.seeds}"]
+    parts += [f"--only '{pattern}'" for pattern in options.only]
+    if options.minutes is not None:
+        parts.append(f"--minutes {options.minutes:g}")
+    if options.reforecast:
+        parts.append("--reforecast")
+    return " ".join(parts)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

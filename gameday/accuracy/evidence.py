@@ -1,0 +1,179 @@
+"""What a finished run says about forecasts: its sealed forecast (or one made anew), beside what was measured.
+
+Everything is computed from the run's store with the code of today: measured values, scores, request counts. Only the
+forecast is as old as the run. `--reforecast` makes that one anew too, from the stored baseline; such evidence is marked
+`sealed=False`, since who made it could have known the outcome.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from gameday import ledger
+from gameday.accuracy.suite import config_of, family_of
+from gameday.rundir import STORE
+from reports.measure import measure_run
+from reports.observe import observation
+from reports.run import Run
+from reports.store import RunStore
+from scenarios.model import Scenario
+from sim.closed_form import formulas
+from sim.forecast import make_forecast
+from sim.results import Forecast
+from sim.score import Detail, detail
+
+Key = tuple[str, str, str]
+REFORECAST_SECONDS = 4.0
+
+
+class NoEvidence(Exception):
+    """The run has nothing to score. The text says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One scored run."""
+
+    name: str
+    seed: int
+    family: str
+    part: str
+    control: bool
+    load: str
+    sealed: bool
+    rows: tuple[Detail, ...]
+    limits: tuple[str, ...]
+    discrepancy: str
+    compute_seconds: float
+    replications: int
+
+
+def read_details(
+    store: RunStore, forecast: Forecast, measured: Mapping[Key, float] | None = None
+) -> tuple[Scenario, tuple[Detail, ...]]:
+    """The scenario of a judged run and its scored predictions.
+
+    Raises:
+        NoEvidence
+    """
+    run = Run(store)
+    scenario = run.scenario
+    if scenario is None or "all" not in run.windows:
+        raise NoEvidence("it was never injected")
+    values = measured if measured is not None else measure_run(run, scenario, run.windows)
+    routes = {slo.name: slo.route for slo in scenario.slos}
+    counts: dict[tuple[str, str], int] = {}
+    closed = formulas(scenario)
+    rows = []
+    for prediction in forecast.predictions:
+        key = (prediction.quantity, prediction.subject, prediction.window)
+        value = values.get(key)
+        if value is None or not math.isfinite(value) or not prediction.ensemble:
+            continue
+        place = (prediction.subject, prediction.window)
+        if prediction.subject in routes and place not in counts and prediction.window in run.windows:
+            counts[place] = len(run.requests(run.windows[prediction.window], routes[prediction.subject]))
+        formula = closed.get(key)
+        rows.append(detail(prediction, value, requests=counts.get(place), closed=formula.value if formula else None))
+    return scenario, tuple(rows)
+
+
+def sealed_forecast(store: RunStore) -> Forecast:
+    """Raises NoEvidence where the run has none."""
+    document = store.document("forecast")
+    if document is None:
+        raise NoEvidence("it has no forecast")
+    return msgspec.json.decode(document[1], type=Forecast)
+
+
+def reforecast(store: RunStore, seconds: float = REFORECAST_SECONDS) -> Forecast:
+    """What the twin of today says, from the baseline of then.
+
+    Raises:
+        NoEvidence
+    """
+    sealed = sealed_forecast(store)
+    run = Run(store)
+    if run.scenario is None or "baseline" not in run.windows:
+        raise NoEvidence("it has no baseline")
+    start, end = run.windows["baseline"]
+    return make_forecast(
+        run.scenario,
+        observation(store, run.scenario, start, end),
+        world=sealed.world,
+        seed=sealed.seed,
+        planned_injection_at=sealed.planned_injection_at,
+        time_budget_seconds=seconds,
+    )
+
+
+def read_evidence(
+    path: Path, *, name: str, family: str, seed: int, part: str, control: bool, load: str, anew: bool
+) -> Evidence:
+    """Of a finished run's folder.
+
+    Raises:
+        NoEvidence
+    """
+    if not (path / STORE).is_file():
+        raise NoEvidence("it has no run store")
+    with RunStore(path / STORE) as store:
+        forecast = reforecast(store) if anew else sealed_forecast(store)
+        _, rows = read_details(store, forecast)
+    if not rows:
+        raise NoEvidence("none of its predictions was measured")
+    return Evidence(
+        name=name,
+        seed=seed,
+        family=family,
+        part=part,
+        control=control,
+        load=load,
+        sealed=not anew,
+        rows=rows,
+        limits=forecast.limits,
+        discrepancy=discrepancy_of(forecast),
+        compute_seconds=forecast.compute_seconds,
+        replications=forecast.replications,
+    )
+
+
+def discrepancy_of(forecast: Forecast) -> str:
+    return str(forecast.calibration.get("discrepancy") or "")
+
+
+def record_of(store: RunStore, forecast: Forecast, measured: Mapping[Key, float], at: float) -> ledger.Record:
+    """The ledger's line of a run that was just judged.
+
+    Raises:
+        NoEvidence
+    """
+    scenario, rows = read_details(store, forecast, measured)
+    meta = store.meta()
+    return ledger.Record(
+        run=str(meta.get("run_id", store.path.parent.name)),
+        at=at,
+        machine=machine(),
+        scenario=scenario.name,
+        variant=scenario.variant,
+        family=family_of(scenario),
+        world=forecast.world,
+        seed=forecast.seed,
+        rate=scenario.load.rate,
+        app=scenario.app.name,
+        config=config_of(scenario, forecast.world, forecast.seed)[:16],
+        discrepancy=discrepancy_of(forecast),
+        replications=forecast.replications,
+        rows=rows,
+    )
+
+
+def machine() -> str:
+    return f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"

@@ -1,0 +1,266 @@
+"""The page: docs/accuracy.md. Made from evidence alone, so the same runs give the same page; misses included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from gameday.accuracy.acceptance import (
+    by_family,
+    closed_skill,
+    coverage,
+    invents,
+    is_moved,
+    lines,
+    mean_crps,
+    skill,
+    skill_band,
+)
+from gameday.accuracy.evidence import Evidence, machine
+from sim.coverage import binomial_band
+from sim.score import LEVELS, Detail
+
+K = TypeVar("K")
+MOST_MISSES = 60
+
+INTRO = """\
+# Accuracy of the forecasts
+
+Every forecast was sealed before its injection and is scored here against what the run measured. *Inside* is the share
+of quantities whose prediction interval contains the measured value. The quantities of one run move together, so bands
+come from resampling whole runs. CRPS is in units of each quantity's scale (`sim/score.py`), lower is better; *naive*
+says that nothing changes from the baseline; skill is 1 − CRPS / naive, over the quantities that the fault *moved*: a
+success rate by more than 2 points, anything else by more than 20 %."""
+
+ANEW = """
+**Not sealed: recomputed.** These forecasts were made anew by the twin of today from the stored baselines, after the
+outcomes were known. They judge a change of the model; they prove nothing about forecasting."""
+
+
+def render(evidence: Sequence[Evidence], failures: Sequence[str], impossible: Sequence[str], command: str) -> str:
+    """The page. `failures`, `impossible`: one line each."""
+    tuning = [run for run in evidence if run.part == "tuning"]
+    held_out = [run for run in evidence if run.part == "held-out"]
+    text = [INTRO]
+    if any(not run.sealed for run in evidence):
+        text.append(ANEW)
+    seeds = len({run.seed for run in evidence})
+    text.append(
+        f"\nMade by `{command}`. Machine: {machine()}. Runs: {len(evidence)} ({len(tuning)} tuning and controls,"
+        f" {len(held_out)} held out), {seeds} seeds."
+    )
+    text += ["", "## Acceptance", "", *_acceptance(tuning, held_out)]
+    text += ["", "## Coverage and sharpness", "", *_coverage(tuning, held_out)]
+    text += ["", "## By family", "", *_families(tuning, held_out)]
+    text += ["", "## By quantity", "", *_quantities(evidence)]
+    text += ["", "## Runs", "", *_runs(evidence)]
+    text += ["", "## Misses", "", *_misses(evidence)]
+    if failures:
+        text += ["", "## Runs without a score", "", *(f"- {failure}" for failure in failures)]
+    if impossible:
+        text += ["", "## Not run: this world cannot", "", *(f"- {reason}" for reason in impossible)]
+    limits = dict.fromkeys(limit for run in evidence for limit in run.limits)
+    if limits:
+        text += ["", "## What the forecasts said they do not represent", "", *(f"- {limit}" for limit in limits)]
+    return "\n".join(text) + "\n"
+
+
+def _acceptance(tuning: Sequence[Evidence], held_out: Sequence[Evidence]) -> list[str]:
+    ours, theirs = lines(tuning), lines(held_out)
+    rows = [
+        (f"{a.name}: {a.asked}", _verdict(a.met), a.found, _verdict(b.met), b.found)
+        for a, b in zip(ours, theirs, strict=True)
+    ]
+    return _table(("asked", "tuning", "", "held out", ""), rows)
+
+
+def _coverage(tuning: Sequence[Evidence], held_out: Sequence[Evidence]) -> list[str]:
+    rows = []
+    for name, runs in (("tuning", tuning), ("held out", held_out)):
+        for moved in (False, True):
+            if not runs:
+                continue
+            shares = [coverage(runs, index, moved_only=moved) for index in range(len(LEVELS))]
+            widths = [row.width for run in runs for row in run.rows if not moved or is_moved(row)]
+            scores = [row.interval for run in runs for row in run.rows if not moved or is_moved(row)]
+            last = shares[-1]
+            low, high = binomial_band(0.9, last.effective)
+            rows.append(
+                (
+                    f"{name}, {'moved' if moved else 'all'} quantities",
+                    str(last.total),
+                    *(_share(share.value, share.low, share.high) for share in shares),
+                    f"{low:.0%}–{high:.0%}" if last.total else "–",
+                    _number(_median(widths)),
+                    _number(_mean(scores)),
+                )
+            )
+    head = ("", "n", "in 50 %", "in 80 %", "in 90 %", "90 % expects", "median width", "interval score")
+    return [
+        *_table(head, rows),
+        "",
+        "In brackets: 90 % band over resampled runs. *90 % expects*: what a perfectly calibrated forecaster would show",
+        "in nine suites of ten, for as many independent quantities as these runs are worth. A quantity that hardly",
+        "varies (a success rate of 100 %) is inside any interval, so the moved quantities are the test.",
+    ]
+
+
+def _families(tuning: Sequence[Evidence], held_out: Sequence[Evidence]) -> list[str]:
+    rows = []
+    for part, runs in (("tuning", tuning), ("held out", held_out)):
+        for family, some in sorted(by_family(runs).items()):
+            details = [row for run in some for row in run.rows]
+            moved = [row for row in details if is_moved(row)]
+            own, naive, count = mean_crps(moved)
+            low, high = skill_band(some)
+            closed, applied = closed_skill(details)
+            rows.append(
+                (
+                    part,
+                    family,
+                    str(len(some)),
+                    str(len(details)),
+                    _percent(coverage(some).value),
+                    str(count),
+                    _number(own),
+                    _number(naive),
+                    _banded(skill(moved), low, high),
+                    f"{_number(closed)} ({applied})" if applied else "–",
+                    str(sum(invents(row) for row in details if not is_moved(row))),
+                )
+            )
+    head = ("part", "family", "runs", "n", "in 90 %", "moved", "CRPS", "naive", "skill", "over formula (n)", "invented")
+    return [
+        *_table(head, rows),
+        "",
+        "*Over formula*: skill over a closed-form formula, where one applies (`sim/closed_form.py`). *Invented*: the",
+        "forecast left “nothing changes” out of its interval by more than noise, and the quantity did not move.",
+    ]
+
+
+def _quantities(evidence: Sequence[Evidence]) -> list[str]:
+    groups = _grouped(((run.family, row.quantity, row.window), row) for run in evidence for row in run.rows)
+    rows = []
+    for (family, quantity, window), details in sorted(groups.items()):
+        own, naive, _ = mean_crps(details)
+        shares = [sum(row.inside[index] for row in details) / len(details) for index in range(len(LEVELS))]
+        rows.append(
+            (
+                family,
+                quantity,
+                window,
+                str(len(details)),
+                " / ".join(_percent(share) for share in shares),
+                _number(own),
+                _number(naive),
+                _number(skill(details)),
+            )
+        )
+    return _table(("family", "quantity", "window", "n", "in 50 / 80 / 90 %", "CRPS", "naive", "skill"), rows)
+
+
+def _runs(evidence: Sequence[Evidence]) -> list[str]:
+    rows = [
+        (
+            run.name,
+            str(run.seed),
+            run.load,
+            run.part + (", control" if run.control else ""),
+            _percent(sum(row.inside[2] for row in run.rows) / len(run.rows)),
+            _number(skill([row for row in run.rows if is_moved(row)])),
+            str(run.replications),
+            f"{run.compute_seconds:.1f}",
+        )
+        for run in evidence
+    ]
+    return _table(("case", "seed", "load", "part", "in 90 %", "skill, moved", "replications", "twin, s"), rows)
+
+
+def _misses(evidence: Sequence[Evidence]) -> list[str]:
+    missed = [(run, row) for run in evidence for row in run.rows if not row.inside[2]]
+    if not missed:
+        return ["None."]
+    groups = _grouped(((run.name, row.quantity, row.window), row) for run, row in missed)
+    counts = sorted(groups.items(), key=lambda item: -len(item[1]))[:12]
+    total = len({id(run) for run, _ in missed})
+    text = [f"{len(missed)} in {total} runs, most of them in:", ""]
+    text += [f"- {name}, {quantity} in {window}: {len(some)}" for (name, quantity, window), some in counts]
+    worst = sorted(missed, key=lambda pair: -pair[1].crps)[:MOST_MISSES]
+    rows = [
+        (
+            run.name,
+            str(run.seed),
+            run.load,
+            row.quantity,
+            row.subject,
+            row.window,
+            *(_number(value) for value in (row.low, row.median, row.high, row.measured, row.naive)),
+            str(row.requests or "–"),
+        )
+        for run, row in worst
+    ]
+    head = (
+        "case",
+        "seed",
+        "load",
+        "quantity",
+        "of",
+        "window",
+        "5 %",
+        "median",
+        "95 %",
+        "measured",
+        "naive",
+        "requests",
+    )
+    title = "All of them" if len(missed) <= MOST_MISSES else f"The {MOST_MISSES} that cost most"
+    return [*text, "", f"{title}, by CRPS:", "", *_table(head, rows)]
+
+
+# ---- how things are written
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * len(head),
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
+
+
+def _grouped(pairs: Iterable[tuple[K, Detail]]) -> dict[K, list[Detail]]:
+    groups: dict[K, list[Detail]] = {}
+    for key, row in pairs:
+        groups.setdefault(key, []).append(row)
+    return groups
+
+
+def _verdict(met: bool | None) -> str:
+    return "cannot tell" if met is None else "met" if met else "**missed**"
+
+
+def _share(value: float | None, low: float | None, high: float | None) -> str:
+    return _banded(value, low, high, _percent)
+
+
+def _banded(
+    value: float | None, low: float | None, high: float | None, show: Callable[[float | None], str] | None = None
+) -> str:
+    write = show if show is not None else _number
+    return write(value) if low is None or value is None else f"{write(value)} ({write(low)}–{write(high)})"
+
+
+def _percent(ratio: float | None) -> str:
+    return "–" if ratio is None else f"{ratio:.0%}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return sorted(values)[len(values) // 2] if values else None

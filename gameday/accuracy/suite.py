@@ -1,0 +1,189 @@
+"""A suite: which runs the acceptance protocol needs, in the order in which they are worth most.
+
+A suite file names cases; a case is a scenario with a variant, overrides, and loads. `read_suite` makes runs of them,
+seed by seed, and within a seed load by load, so that a suite that is stopped after an hour has seen every family once
+before any twice. A run's folder carries a hash of the scenario as it is run: change one number and it is another run,
+change none and the finished run is taken as it is.
+
+Whether a case is held out is written in the file and not computed: what nobody looked at while tuning is a promise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import yaml
+
+from chaos.plan import plan
+from gameday.errors import BadInput
+from reports.run import scenario_to
+from scenarios import catalogue
+from scenarios.load import InvalidScenario, load_scenario
+from scenarios.model import Scenario
+
+Part = Literal["tuning", "held-out"]
+SHIPPED = {"local": Path(catalogue.__file__).parent / "accuracy.yaml"}
+
+
+class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """One line of a suite file."""
+
+    name: str
+    scenario: str
+    variant: str | None = None
+    family: str | None = None
+    """What results are grouped by; the kinds of its faults, where none is given."""
+    part: Part = "tuning"
+    control: bool = False
+    """Nothing must be forecast to break."""
+    loads: tuple[str, ...] = ()
+    """The suite's, where empty."""
+    set: tuple[str, ...] = ()
+
+
+class _Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    loads: tuple[str, ...]
+    held_out_loads: tuple[str, ...]
+    cases: tuple[Case, ...]
+
+
+class _Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    api_version: Literal["gameday.dev/v1"]
+    kind: Literal["AccuracySuite"]
+    metadata: _Metadata
+    spec: _Spec
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One run of the suite."""
+
+    case: Case
+    scenario: Scenario
+    load: str
+    seed: int
+    config: str
+    """SHA-256 of the scenario as it is run, with the contents of its manifests, world and seed."""
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        return (f"load.rate={self.load}", *self.case.set)
+
+    @property
+    def name(self) -> str:
+        return f"{self.case.name}-{self.load.replace('/', 'p').replace('.', '_')}-{self.seed}"
+
+    @property
+    def folder(self) -> str:
+        return f"{self.name}-{self.config[:8]}"
+
+    @property
+    def family(self) -> str:
+        return self.case.family or family_of(self.scenario)
+
+    @property
+    def seconds(self) -> float:
+        """Of the timed phases."""
+        phases = self.scenario.phases
+        return phases.warmup + phases.baseline + phases.inject + phases.recover
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    name: str
+    runs: tuple[PlannedRun, ...]
+    impossible: tuple[str, ...]
+    """Cases that this world cannot do, with the reason."""
+
+
+def family_of(scenario: Scenario) -> str:
+    """Kinds of its faults, `none` without one."""
+    return "+".join(dict.fromkeys(fault.kind for fault in scenario.faults)) or "none"
+
+
+def read_suite(name_or_path: str, seeds: int, only: Sequence[str], world: str = "local") -> Suite:
+    """The runs of a suite, most telling first. `only`: shell patterns of case or family names; none means all.
+
+    Raises:
+        BadInput: no such suite, a mistake in it, or nothing that the patterns match.
+    """
+    path = SHIPPED.get(name_or_path, Path(name_or_path))
+    try:
+        file = msgspec.convert(yaml.safe_load(path.read_text()), _File)
+    except OSError as error:
+        raise BadInput(
+            f"--suite {name_or_path}: {error.strerror}; name {' or '.join(SHIPPED)}, or the path of a suite file"
+        ) from None
+    except (yaml.YAMLError, msgspec.ValidationError) as error:
+        raise BadInput(f"{path}: {' '.join(str(error).split())}") from None
+    duplicate = next(
+        (c.name for i, c in enumerate(file.spec.cases) if c.name in {d.name for d in file.spec.cases[:i]}), ""
+    )
+    if duplicate:
+        raise BadInput(f"{path}: two cases are named {duplicate!r}; runs are kept by name")
+    chosen: list[tuple[Case, tuple[str, ...]]] = []
+    impossible: list[str] = []
+    for case in file.spec.cases:
+        loads = case.loads or (file.spec.held_out_loads if case.part == "held-out" else file.spec.loads)
+        first = _scenario(path, case, loads[0])
+        if only and not any(
+            fnmatch(text, pattern) for pattern in only for text in (case.name, case.family or family_of(first))
+        ):
+            continue
+        problems = plan(first, world).problems
+        if problems:
+            impossible.append(f"{case.name}: {problems[0]}")
+        else:
+            chosen.append((case, loads))
+    if not chosen and not impossible:
+        names = ", ".join(case.name for case in file.spec.cases)
+        raise BadInput(f"--only {' '.join(only)}: matches no case; cases are {names}")
+    return Suite(file.metadata.name, tuple(_in_order(path, chosen, seeds, world)), tuple(impossible))
+
+
+def _in_order(path: Path, chosen: list[tuple[Case, tuple[str, ...]]], seeds: int, world: str) -> list[PlannedRun]:
+    read: dict[tuple[str, str], Scenario] = {}
+    runs: list[PlannedRun] = []
+    rounds = max((len(loads) for _, loads in chosen), default=0)
+    for seed in range(1, seeds + 1):
+        for turn in range(rounds):
+            for index, (case, loads) in enumerate(chosen):
+                if turn >= len(loads):
+                    continue
+                # Alternating, so that the first round has both light and heavy load in it.
+                load = loads[(index + seed + turn) % len(loads)]
+                key = (case.name, load)
+                if key not in read:
+                    read[key] = _scenario(path, case, load)
+                runs.append(PlannedRun(case, read[key], load, seed, config_of(read[key], world, seed)))
+    return runs
+
+
+def _scenario(path: Path, case: Case, load: str) -> Scenario:
+    try:
+        return load_scenario(case.scenario, variant=case.variant, overrides=(f"load.rate={load}", *case.set))
+    except InvalidScenario as error:
+        raise BadInput(f"{path}: case {case.name}: {error.problems[0]}") from None
+
+
+def config_of(scenario: Scenario, world: str, seed: int) -> str:
+    """SHA-256 of what is run. Where files lie and what people wrote about them does not count."""
+    stored = scenario_to(scenario)
+    for prose in ("source", "title", "description", "actions", "guide", "variants", "resources", "expectations"):
+        stored.pop(prose, None)
+    stored["app"].pop("source", None)
+    for fault in stored["faults"]:
+        fault.pop("line", None)
+    stored["manifests"] = [resource.read_text() for resource in scenario.resources]
+    body = msgspec.json.encode([stored, world, seed], order="deterministic")
+    return hashlib.sha256(body).hexdigest()

@@ -1,0 +1,62 @@
+"""Proper scoring rules and the probability integral transform, for ensembles.
+
+    crps        Continuous ranked probability score, the fair form of Ferro (2014): it does not punish small ensembles
+                for being small. In the quantity's unit; of one number it is the absolute error.
+    interval    Interval score of a central (1 - a) interval (Gneiting & Raftery 2007): its width, plus 2/a times the
+                distance by which it was missed.
+    brier       Of a probability and what happened, (p - o)².
+    pit         Where the measured value lies among the ensemble's, as an interval of probability: with m members, b
+                below it and e equal to it, [b, b + e + 1] / (m + 1). Of a perfect forecaster a point drawn uniformly
+                from it is uniform on [0, 1], atoms (a success rate of exactly 1) and small ensembles included.
+
+Histograms of the PIT spread each such interval over the bins that it covers (Czado, Gneiting & Held 2009). That is the
+mean over all the points that could have been drawn, so a page made twice from the same runs is the same page.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+
+
+def crps(ensemble: Sequence[float], measured: float) -> float:
+    """Of an ascending ensemble of at least one value, in its unit."""
+    size = len(ensemble)
+    distance = sum(abs(value - measured) for value in ensemble) / size
+    if size == 1:
+        return distance
+    # For ascending values the sum over pairs is a weighted sum: value i exceeds i others and is exceeded by the rest.
+    pairs = sum((2 * index - size + 1) * value for index, value in enumerate(ensemble))
+    return distance - pairs / (size * (size - 1))
+
+
+def interval_score(low: float, high: float, measured: float, level: float) -> float:
+    """Of the central interval [low, high] that claims `level` (0.9). Lower is better; in the quantity's unit."""
+    penalty = 2.0 / (1.0 - level)
+    return (high - low) + penalty * max(low - measured, 0.0) + penalty * max(measured - high, 0.0)
+
+
+def brier(probability: float, happened: bool) -> float:
+    """0 is best, 0.25 says nothing, 1 is sure and wrong."""
+    return (probability - (1.0 if happened else 0.0)) ** 2
+
+
+def pit(ensemble: Sequence[float], measured: float, slack: float = 0.0) -> tuple[float, float]:
+    """(from, to) of an ascending ensemble. Members within `slack` of the measured value count as equal to it."""
+    below = bisect_left(ensemble, measured - slack)
+    equal = bisect_right(ensemble, measured + slack) - below
+    return below / (len(ensemble) + 1), (below + equal + 1) / (len(ensemble) + 1)
+
+
+def pit_histogram(intervals: Iterable[tuple[float, float]], bins: int = 10) -> list[float]:
+    """How many PIT values fall in each of `bins` equal bins; an interval counts in each by the share in it."""
+    counts = [0.0] * bins
+    for start, end in intervals:
+        if end <= start:
+            counts[min(bins - 1, int(start * bins))] += 1.0
+            continue
+        for index in range(bins):
+            overlap = min(end, (index + 1) / bins) - max(start, index / bins)
+            if overlap > 0.0:
+                counts[index] += overlap / (end - start)
+    return counts

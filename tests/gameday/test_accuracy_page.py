@@ -1,0 +1,147 @@
+"""Acceptance lines and the page, from made-up evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from gameday.accuracy.acceptance import Line, invents, is_moved, lines
+from gameday.accuracy.evidence import Evidence, read_evidence
+from gameday.accuracy.page import render
+from sim.results import Prediction
+from sim.score import Detail, detail
+
+
+def row(
+    quantity: str = "success_rate",
+    measured: float = 0.5,
+    naive: float | None = 1.0,
+    *,
+    ensemble: tuple[float, ...] = (0.4, 0.45, 0.5, 0.55, 0.6),
+    requests: int | None = 1_000,
+    closed: float | None = None,
+) -> Detail:
+    prediction = Prediction(
+        quantity=quantity, subject="checkout", window="inject", low=ensemble[0], median=ensemble[len(ensemble) // 2],
+        high=ensemble[-1], naive=naive, ensemble=ensemble,
+    )  # fmt: skip
+    return detail(prediction, measured, requests=requests, closed=closed)
+
+
+def run(*rows: Detail, **changes: object) -> Evidence:
+    base = Evidence(
+        name="storm", seed=1, family="app-degrade", part="tuning", control=False, load="60/s", sealed=True, rows=rows,
+        limits=(), discrepancy="", compute_seconds=4.0, replications=100,
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def found(evidence: list[Evidence], name: str) -> Line:
+    return next(line for line in lines(evidence) if line.name.startswith(name))
+
+
+def test_success_may_be_off_by_a_point_or_two_standard_errors() -> None:
+    assert found([run(row(measured=0.53, requests=1_000))], "success").met  # 2 SE of 0.5 are 3.2 points
+    assert not found([run(row(measured=0.54, requests=1_000))], "success").met
+    assert found([run(row(measured=0.509, requests=1_000_000))], "success").met
+
+
+def test_latencies_are_judged_on_large_windows_only_and_their_number_is_said() -> None:
+    close = row("p95", 1.05, ensemble=(0.9, 1.0, 1.1), requests=6_000)
+    far = row("p95", 1.30, ensemble=(0.9, 1.0, 1.1), requests=600)
+    assert found([run(close, far)], "p95").met
+    assert found([run(close, far)], "p95").found.startswith("1 of 1")
+    assert found([run(far)], "p95").met is None
+    assert not found([run(dataclass_like(far, requests=6_000))], "p95").met
+
+
+def dataclass_like(base: Detail, requests: int) -> Detail:
+    return row(base.quantity, base.measured, base.naive, ensemble=(0.9, 1.0, 1.1), requests=requests)
+
+
+def test_moments_may_be_off_by_two_seconds_or_a_tenth() -> None:
+    assert found([run(row("recovery_seconds", 5.9, None, ensemble=(3.0, 4.0, 5.0)))], "time to page").met
+    assert not found([run(row("recovery_seconds", 6.1, None, ensemble=(3.0, 4.0, 5.0)))], "time to page").met
+    assert found([run(row("recovery_seconds", 40.0, None, ensemble=(36.0, 36.5, 37.0)))], "time to page").met
+
+
+def test_every_family_with_an_effect_needs_its_skill() -> None:
+    good = run(row(), row(), row())
+    bad = run(*(row("p95", 2.0, 1.0, ensemble=(0.9, 1.0, 1.1)) for _ in range(3)), family="pod-kill")
+    assert found([good], "CRPS").met
+    line = found([good, bad], "CRPS")
+    assert line.met is False
+    assert "pod-kill 0.0" in line.found
+    assert "app-degrade 0.9" in line.found
+
+
+def test_a_control_invents_an_effect_when_its_interval_leaves_out_that_nothing_changes() -> None:
+    assert invents(row(measured=1.0))
+    assert not invents(row(measured=1.0, ensemble=(0.5, 0.6, 1.0)))
+    assert not invents(row("p95", 0.1, 0.1, ensemble=(0.101, 0.105, 0.11)))  # a tenth of noise is no effect
+    assert found([run(row(measured=1.0), control=True)], "controls").met is False
+    assert found([run(row(measured=1.0))], "controls").met is None
+
+
+def test_a_fault_has_an_effect_when_it_moves_a_quantity_beyond_noise() -> None:
+    assert is_moved(row(measured=0.95, naive=1.0))
+    assert not is_moved(row(measured=0.99, naive=1.0))
+    assert is_moved(row("p95", 0.065, 0.05))
+    assert not is_moved(row("p95", 0.055, 0.05))
+    assert not is_moved(row("budget_spent", 0.1, 0.0))  # a tenth of one budget
+    assert not is_moved(row("p95", 0.065, None))
+
+
+def test_held_out_runs_are_reported_apart() -> None:
+    page = render([run(row()), run(row(measured=0.9), part="held-out")], [], [], "gameday accuracy")
+    first = next(text for text in page.splitlines() if text.startswith("| 90 % intervals"))
+    assert "100.0% of 1 quantities" in first
+    assert "0.0% of 1 quantities" in first
+
+
+def test_a_miss_is_listed_with_all_its_numbers_and_a_failure_with_its_reason() -> None:
+    page = render(
+        [run(row("p95", 0.9, 0.05, ensemble=(0.1, 0.2, 0.3)), seed=3)], ["kill: exit code 4: no request"],
+        ["oom: not here"], "gameday accuracy",
+    )  # fmt: skip
+    assert "| storm | 3 | 60/s | p95 | checkout | inject | 0.1 | 0.2 | 0.3 | 0.9 | 0.05 | 1000 |" in page
+    assert "- kill: exit code 4: no request" in page
+    assert "- oom: not here" in page
+    assert "not sealed" not in page.lower()
+
+
+def test_recomputed_forecasts_are_marked() -> None:
+    assert "Not sealed: recomputed" in render([run(row(), sealed=False)], [], [], "gameday accuracy")
+
+
+def test_skill_over_a_formula_counts_where_one_applies() -> None:
+    page = render([run(row(closed=0.6), row())], [], [], "gameday accuracy")
+    family = next(text for text in page.splitlines() if text.startswith("| tuning | app-degrade"))
+    assert "(1)" in family
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_evidence_is_read_from_a_run_store_and_made_anew_on_demand(
+    tmp_path: Path, anew: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gameday.accuracy import evidence
+    from tests.reports.synthetic import SyntheticRun
+
+    store = SyntheticRun().write(tmp_path / "run.sqlite")
+    made: list[float] = []
+
+    def forecast(*arguments: object, planned_injection_at: float, **more: object) -> object:
+        made.append(planned_injection_at)
+        with evidence.RunStore(store) as opened:
+            return evidence.sealed_forecast(opened)
+
+    monkeypatch.setattr(evidence, "make_forecast", forecast)
+    read = read_evidence(
+        tmp_path, name="synthetic", family="cert-expiry", seed=7, part="tuning", control=False, load="40/s", anew=anew
+    )
+    assert read.sealed is not anew
+    assert len(made) == anew
+    assert len(read.rows) > 10
+    assert all(r.requests for r in read.rows if r.quantity == "success_rate")

@@ -1,0 +1,156 @@
+"""Suites: which runs, in which order, and what is taken as done."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gameday.accuracy import runner as runner_module
+from gameday.accuracy.runner import NOTE, Ended, Runner
+from gameday.accuracy.suite import read_suite
+from gameday.errors import BadInput
+
+SUITE = """
+apiVersion: gameday.dev/v1
+kind: AccuracySuite
+metadata: {name: mine}
+spec:
+  loads: [20/s, 40/s]
+  heldOutLoads: [30/s]
+  cases:
+    - {name: kill, scenario: pod-kill}
+    - {name: quiet, scenario: calm, control: true}
+    - {name: other, scenario: misroute, part: held-out}
+    - {name: oom, scenario: proxy-oom}
+"""
+
+
+@pytest.fixture
+def suite_file(tmp_path: Path) -> Path:
+    path = tmp_path / "suite.yaml"
+    path.write_text(SUITE)
+    return path
+
+
+def test_every_case_comes_once_before_any_comes_twice(suite_file: Path) -> None:
+    runs = read_suite(str(suite_file), 2, ()).runs
+    assert [(run.case.name, run.seed) for run in runs] == [
+        ("kill", 1), ("quiet", 1), ("other", 1), ("kill", 1), ("quiet", 1),
+        ("kill", 2), ("quiet", 2), ("other", 2), ("kill", 2), ("quiet", 2),
+    ]  # fmt: skip
+    assert {run.load for run in runs if run.case.name == "kill" and run.seed == 1} == {"20/s", "40/s"}
+    assert len({run.load for run in runs[:2]}) == 2
+    assert runs[0].load != runs[5].load
+
+
+def test_what_this_world_cannot_do_is_said_and_not_run(suite_file: Path) -> None:
+    suite = read_suite(str(suite_file), 1, ())
+    assert "oom" not in {run.case.name for run in suite.runs}
+    assert suite.impossible[0].startswith("oom: ")
+    assert "--world kind" in suite.impossible[0]
+
+
+def test_a_runs_folder_follows_what_is_run_and_not_what_is_written_about_it(suite_file: Path) -> None:
+    before = [run.folder for run in read_suite(str(suite_file), 1, ()).runs]
+    assert len(set(before)) == len(before)
+    suite_file.write_text(SUITE.replace("control: true", "control: false"))
+    assert [run.folder for run in read_suite(str(suite_file), 1, ()).runs] == before
+    suite_file.write_text(SUITE.replace("scenario: calm", "scenario: calm, set: [phases.inject=20s]"))
+    after = [run.folder for run in read_suite(str(suite_file), 1, ()).runs]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("name: quiet", "name: kill", "two cases are named 'kill'"),
+        ("scenario: calm", "scenario: clam", "case quiet"),
+        ("part: held-out", "part: heldout", "Invalid enum value 'heldout'"),
+        ("control: true", "contrl: true", "contrl"),
+        ("kind: AccuracySuite", "kind: Suite", "Invalid enum value 'Suite'"),
+        ("[20/s, 40/s]", "[20/s, forty]", "load.rate"),
+        ("spec:", "spec: [", "suite.yaml"),
+    ],
+)
+def test_a_mistake_in_a_suite_is_one_line(suite_file: Path, old: str, new: str, message: str) -> None:
+    suite_file.write_text(SUITE.replace(old, new, 1))
+    with pytest.raises(BadInput) as error:
+        read_suite(str(suite_file), 1, ())
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_only_takes_patterns_of_cases_and_families(suite_file: Path) -> None:
+    assert {run.case.name for run in read_suite(str(suite_file), 1, ("pod-*",)).runs} == {"kill"}
+    assert {run.case.name for run in read_suite(str(suite_file), 1, ("q*", "misroute")).runs} == {"quiet", "other"}
+    with pytest.raises(BadInput, match="matches no case"):
+        read_suite(str(suite_file), 1, ("nothing",))
+
+
+def test_the_shipped_suite_has_every_fault_of_the_embedded_world_controls_and_a_held_out_part() -> None:
+    suite = read_suite("local", 1, ())
+    kinds = {fault.kind for run in suite.runs for fault in run.scenario.faults}
+    assert kinds == {"control-plane-down", "cert-expiry", "pod-kill", "app-degrade", "misroute", "telemetry-loss"}
+    controls = {run.case.name for run in suite.runs if run.case.control}
+    assert {"calm", "identity-outage", "telemetry-loss"} <= controls
+    tuned = {(run.case.scenario, run.case.variant, run.load) for run in suite.runs if run.case.part == "tuning"}
+    held_out = {(run.case.scenario, run.case.variant, run.load) for run in suite.runs if run.case.part == "held-out"}
+    assert held_out
+    assert not tuned & held_out
+    assert max(run.seconds for run in suite.runs) <= 60.0
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Lets the runner start a script instead of a game day."""
+    real = subprocess.Popen
+
+    def start(command: list[str], **more: object) -> subprocess.Popen[bytes]:
+        out = command[command.index("--out") + 1]
+        return real([sys.executable, "-c", script, out], **more)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(runner_module.subprocess, "Popen", start)
+
+
+def test_a_failed_run_is_remembered_with_its_reason_and_not_tried_again_silently(
+    suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = read_suite(str(suite_file), 1, ("kill",)).runs[0]
+    scripted(monkeypatch, "print('ERROR: the harness failed'); print('  no request in 20 s'); raise SystemExit(4)")
+    said: list[str] = []
+    runner = Runner(tmp_path / "runs", said.append)
+    assert not runner.is_done(run)
+    ended = runner.run(run)
+    assert (ended.exit_code, ended.why) == (4, "no request in 20 s")
+    fresh = Runner(tmp_path / "runs", said.append)
+    assert fresh.is_done(run)
+    assert not Runner(tmp_path / "runs", said.append, again=True).is_done(run)
+
+
+def test_a_run_that_was_cut_off_is_run_anew(suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = read_suite(str(suite_file), 1, ("kill",)).runs[0]
+    left = tmp_path / "runs" / run.folder
+    left.mkdir(parents=True)
+    (left / "rubbish").write_text("from a suite that was killed")
+    runner = Runner(tmp_path / "runs", lambda text: None)
+    assert not runner.is_done(run)
+    scripted(monkeypatch, "raise SystemExit(1)")
+    assert runner.run(run).is_scored
+    assert not (left / "rubbish").exists()
+    assert runner.is_done(run)
+    assert msgspec.json.decode((left / NOTE).read_bytes(), type=Ended).exit_code == 1
+
+
+def test_the_time_that_is_left_is_learned_from_runs_that_ended(
+    suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = read_suite(str(suite_file), 1, ("kill",)).runs[0]
+    runner = Runner(tmp_path / "runs", lambda text: None)
+    assert runner.expected_seconds(run) == run.seconds + runner_module.OVERHEAD_SECONDS
+    monkeypatch.setattr(runner_module.time, "monotonic", iter((0.0, 100.0)).__next__)
+    scripted(monkeypatch, "raise SystemExit(0)")
+    runner.run(run)
+    assert runner.expected_seconds(run) == 100.0
