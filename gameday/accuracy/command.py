@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gameday.accuracy.evidence import Evidence, NoEvidence, read_evidence
+from gameday.accuracy.figures import write_figures
 from gameday.accuracy.page import render
 from gameday.accuracy.runner import Runner
 from gameday.accuracy.suite import PlannedRun, Suite, read_suite
+from gameday.accuracy.track import print_track_record
 from gameday.errors import BadInput, Exit
 
 DEFAULT_FOLDER = Path("runs/accuracy")
@@ -38,7 +40,9 @@ def run_accuracy(options: AccuracyOptions) -> int:
         BadInput: before anything is started.
     """
     if options.suite is None:
-        raise BadInput("--suite: name one; `local` is the acceptance protocol of the embedded world")
+        if options != AccuracyOptions():
+            raise BadInput("these options need --suite; `local` is the acceptance protocol of the embedded world")
+        return print_track_record()
     if options.seeds < 1:
         raise BadInput(f"--seeds {options.seeds}: at least 1")
     if options.minutes is not None and options.minutes <= 0:
@@ -125,12 +129,12 @@ def _write(suite: Suite, runner: Runner, folder: Path, options: AccuracyOptions)
     if not evidence and not failures:
         _say(f"nothing to score in {folder}")
         return Exit.HELD
-    page = render(evidence, failures, suite.impossible, _command(options))
     if options.out is None:
-        print(page)
+        print(render(evidence, failures, suite.impossible, _command(options)))
     else:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(page)
+        figures = write_figures(options.out, evidence)
+        options.out.write_text(render(evidence, failures, suite.impossible, _command(options), figures))
         _say(f"wrote {options.out}: {len(evidence)} runs")
     return Exit.HARNESS_FAILED if failures else Exit.HELD
 

@@ -37,8 +37,14 @@ ANEW = """
 outcomes were known. They judge a change of the model; they prove nothing about forecasting."""
 
 
-def render(evidence: Sequence[Evidence], failures: Sequence[str], impossible: Sequence[str], command: str) -> str:
-    """The page. `failures`, `impossible`: one line each."""
+def render(
+    evidence: Sequence[Evidence],
+    failures: Sequence[str],
+    impossible: Sequence[str],
+    command: str,
+    figures: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The page. `failures`, `impossible`: one line each. `figures`: (file beside the page, caption)."""
     tuning = [run for run in evidence if run.part == "tuning"]
     held_out = [run for run in evidence if run.part == "held-out"]
     text = [INTRO]
@@ -51,6 +57,7 @@ def render(evidence: Sequence[Evidence], failures: Sequence[str], impossible: Se
     )
     text += ["", "## Acceptance", "", *_acceptance(tuning, held_out)]
     text += ["", "## Coverage and sharpness", "", *_coverage(tuning, held_out)]
+    text += [line for file, caption in figures for line in ("", f"{caption}:", "", f"![{caption}]({file})")]
     text += ["", "## By family", "", *_families(tuning, held_out)]
     text += ["", "## By quantity", "", *_quantities(evidence)]
     text += ["", "## Runs", "", *_runs(evidence)]

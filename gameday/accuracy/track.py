@@ -1,0 +1,107 @@
+"""`gameday accuracy` without a suite: the track record of all runs in the ledger, by kind of fault, and drift."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from gameday import ledger
+from gameday.accuracy.acceptance import is_moved, skill
+from gameday.errors import BadInput, Exit
+from gameday.ledger import Record
+from sim.coverage import share_of
+from sim.drift import FEWEST_RUNS, Drift, drift
+from sim.score import LEVELS
+
+
+def print_track_record() -> int:
+    """Prints it.
+
+    Raises:
+        BadInput: the ledger cannot be read.
+    """
+    path = ledger.default_path()
+    try:
+        found = ledger.read(path)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+    for note in found.notes:
+        print(f"note: {note}")
+    if not found.records:
+        print(f"no runs in {path} yet; every `gameday run` adds one, and `gameday accuracy --suite local` many")
+        return Exit.HELD
+    records = found.records
+    quantities = sum(len(record.rows) for record in records)
+    print(f"{path}: {len(records)} runs, {quantities:,} quantities, {_day(records[0].at)} to {_day(records[-1].at)}\n")
+    Console().print(_table(records))
+    print()
+    for line in drift_lines(records):
+        print(line)
+    return Exit.HELD
+
+
+def _table(records: Sequence[Record]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("faults", "runs", "n", "in 50/80/90 %", "band of 90 %", "moved", "skill"):
+        table.add_column(column, justify="left" if column == "faults" else "right", no_wrap=True)
+    families: dict[str, list[Record]] = {}
+    for record in records:
+        families.setdefault(record.family, []).append(record)
+    for family, some in sorted(families.items()):
+        table.add_row(*_row(family, some))
+    if len(families) > 1:
+        table.add_row(*_row("all", records))
+    return table
+
+
+def _row(name: str, records: Sequence[Record]) -> list[str]:
+    rows = [row for record in records for row in record.rows]
+    shares = [
+        share_of([(float(sum(row.inside[level] for row in record.rows)), len(record.rows)) for record in records])
+        for level in range(len(LEVELS))
+    ]
+    last = shares[-1]
+    moved = [row for row in rows if is_moved(row)]
+    gained = skill(moved)
+    return [
+        name,
+        str(len(records)),
+        f"{len(rows):,}",
+        "/".join("–" if share.value is None else f"{100 * share.value:.0f}" for share in shares),
+        "few runs" if last.low is None or last.high is None else f"{100 * last.low:.0f}–{100 * last.high:.0f}",
+        str(len(moved)),
+        "–" if gained is None else f"{gained:.2f}",
+    ]
+
+
+def drift_lines(records: Sequence[Record]) -> list[str]:
+    """What to say about drift. Machines differ, so only the runs of the one that ran last are compared."""
+    same = [record for record in records if record.machine == records[-1].machine and record.rows]
+    if len(same) < FEWEST_RUNS:
+        return [f"drift: too few runs to tell ({len(same)} on this machine; {FEWEST_RUNS} are needed)"]
+    coverage = drift([sum(row.inside[-1] for row in record.rows) / len(record.rows) for record in same])
+    bias = drift([sum(sum(row.pit) / 2.0 for row in record.rows) / len(record.rows) for record in same])
+    assert coverage is not None
+    assert bias is not None
+    return [
+        _line("share inside 90 %", coverage, same, lambda value: f"{value:.0%}"),
+        _line("mean PIT (0.5: unbiased)", bias, same, lambda value: f"{value:.2f}"),
+    ]
+
+
+def _line(name: str, found: Drift, records: Sequence[Record], show: Callable[[float], str]) -> str:
+    text = (
+        f"drift: {name} {show(found.recent)} in the last {found.recent_runs} runs,"
+        f" {show(found.earlier)} in the {found.earlier_runs} before"
+    )
+    if not found.is_drift:
+        return f"{text}: no more than chance (p = {found.p_value:.2f})"
+    since = records[found.begins_after + 1]
+    return f"{text}: DRIFT (p = {found.p_value:.3f}), from about run {since.run} on"
+
+
+def _day(at: float) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(at))
