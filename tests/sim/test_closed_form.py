@@ -51,6 +51,36 @@ def test_outside_of_its_domain_a_formula_is_not_asked(overrides: tuple[str, ...]
     assert formulas(load_scenario("retry-storm", overrides=overrides)) == {}
 
 
+def test_a_budget_is_asked_of_faults_that_outlast_its_memory() -> None:
+    long = ("faults.payment-degraded.parameters={errorRate: 50%, status: 503}",)
+    found = formulas(load_scenario("retry-storm", variant="budget", overrides=long))
+    kept, reserve = 0.2 * 0.5, 2 * 1 / 15.0  # two pods of checkout, fifteen checkouts a second
+    expected = 1.0 + (kept + reserve) / (1.0 - kept)
+    assert found["attempts_per_request", "payment", "inject"].value == pytest.approx(expected)
+    assert found["success_rate", "checkout-success", "inject"].value == pytest.approx(0.5 * expected)
+    short = (*long, "faults.payment-degraded.duration=20s")
+    assert formulas(load_scenario("retry-storm", variant="budget", overrides=short)) == {}
+
+
+def test_what_is_restarted_without_identity_is_lost_until_it_is_back() -> None:
+    found = formulas(load_scenario("cert-expiry"))
+    assert {key: formula.value for key, formula in found.items()} == {
+        ("success_rate", "cart-success", "inject"): pytest.approx(25.0 / 55.0)
+    }
+    before = ("faults.identity-away.at=26s", "faults.identity-away.duration=20s")
+    assert formulas(load_scenario("cert-expiry", overrides=before)) == {}
+
+
+def test_an_answer_that_is_not_retried_is_tried_once() -> None:
+    overrides = (
+        "load.rate=40/s",
+        "faults.payment-degraded.parameters={errorRate: 50%, status: 500}",
+        "serviceAnnotations.payment={retry.linkerd.io/http: gateway-error, retry.linkerd.io/limit: 3}",
+    )
+    found = formulas(load_scenario("retry-storm", overrides=overrides))
+    assert found["attempts_per_request", "payment", "inject"].value == 1.0
+
+
 def test_faults_without_a_formula_have_none() -> None:
-    assert formulas(load_scenario("cert-expiry")) == {}
+    assert formulas(load_scenario("pod-kill")) == {}
     assert formulas(load_scenario("calm")) == {}
