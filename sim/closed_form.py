@@ -12,8 +12,8 @@ and failures are independent. Where the load that the formula itself predicts ex
 not applied: a skill over a formula outside its domain would be cheap. Each carries the reason why it applies.
 
 A budget remembers its `ttl` of healthy requests, which are spent first: it is asked only of faults that last three
-times as long. Not here: how many requests meet an expired certificate. Whether one needs a handshake hangs on idle times of
-connections, which is what the twin is for; the naive forecast is the only fair opponent there.
+times as long. Not here: how many requests meet an expired certificate. Whether one needs a handshake hangs on idle
+times of connections, which is what the twin is for; the naive forecast is the only fair opponent there.
 """
 
 from __future__ import annotations

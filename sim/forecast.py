@@ -18,13 +18,13 @@ import numpy as np
 from scenarios.model import Scenario
 from sim.calibrate import Calibration, calibrate, failures
 from sim.cold import cold_observation
-from sim.model.draws import Streams
+from sim.discrepancy import with_discrepancy
 from sim.model.faults import check
 from sim.model.system import WARM_UP_SECONDS
 from sim.observation import Observation, PodState
 from sim.quantities import FAN_QUANTITIES, PERCENTILES, Floats, Key, called_services, slo_quantities, steps, windows
 from sim.quantities import Requests as _Requests
-from sim.replicate import Outcome, Players, Task
+from sim.replicate import Players, Task
 from sim.results import Fan, Forecast, Prediction
 from sim.setup import Setup, read_setup, unplayed
 
@@ -35,12 +35,6 @@ FEWEST_REPLICATIONS = 40
 MOST_REPLICATIONS = 400
 PATIENCE = 1.25
 """How far over its time budget a forecast goes to have the fewest replications."""
-ATTEMPTS_SIGMA = 0.006
-"""Counters are scraped once a second, so a window's edges cut them up to a second off."""
-ERROR_SIGMA = 0.10
-"""Overdispersion of the share of bad requests, on the logit scale."""
-SHARED = 0.7
-"""Correlation of the discrepancy between windows and SLOs: it is one machine."""
 LIMITS = (
     "The machine's CPU is not shared between processes in the model: load that a fault adds slows nothing but queues.",
     "Latency overheads during the fault are those of the baseline.",
@@ -141,40 +135,6 @@ def _jobs(task: Task) -> Iterator[tuple[Task, int]]:
 
 def fan_step(setup: Setup) -> float:
     return 1.0 if setup.end <= 90.0 else 2.0
-
-
-# ---- discrepancy -----------------------------------------------------------------------------------------------------
-
-
-def with_discrepancy(
-    outcome: Outcome, setup: Setup, calibration: Calibration, seed: int
-) -> tuple[dict[Key, float], dict[tuple[str, str], Floats]]:
-    """An outcome as it might be measured: (quantities, fans). The same replication always gets the same noise."""
-    generator = Streams(seed, outcome.replication).generator("discrepancy")
-    shared = {quantity: float(generator.standard_normal()) for quantity in (*PERCENTILES, "bad")}
-    objectives = {slo.name: slo.objective for slo in setup.slos}
-    values = dict(outcome.values)
-    for key, value in outcome.values.items():
-        quantity, subject, window = key
-        z = float(generator.standard_normal())
-        if quantity in PERCENTILES:
-            mixed = SHARED * shared[quantity] + math.sqrt(1 - SHARED**2) * z
-            values[key] = value * math.exp(calibration.residual[quantity] * mixed)
-        elif quantity == "attempts_per_request":
-            values[key] = value * math.exp(ATTEMPTS_SIGMA * z)
-        elif quantity == "success_rate" and 0.0 < value < 1.0:
-            mixed = SHARED * shared["bad"] + math.sqrt(1 - SHARED**2) * z
-            logit = math.log(value / (1.0 - value)) + ERROR_SIGMA * mixed
-            values[key] = 1.0 / (1.0 + math.exp(-logit))
-            spent = ("budget_spent", subject, window)
-            before = outcome.values.get(spent)
-            if before is not None and objectives[subject] < 1.0:
-                values[spent] = before * (1.0 - values[key]) / (1.0 - value)
-    fans = dict(outcome.fans)
-    for slo in setup.slos:
-        if ("p95", slo.name) in fans:
-            fans["p95", slo.name] = fans["p95", slo.name] * math.exp(calibration.residual["p95"] * shared["p95"])
-    return values, fans
 
 
 # ---- what nothing changes predicts -----------------------------------------------------------------------------------
