@@ -13,6 +13,12 @@ Rows of different units are averaged, so each is in units of a scale of its own,
 Coverage counts an interval's ends as inside (with a slack of one part in 10⁹ for rounding): a success rate of exactly 1
 forecast as [1, 1] is right.
 
+Two kinds of quantity need a word. An *event* (metastable, paged: 0 or 1 in each replication) is forecast by its
+probability, the mean of the ensemble; its score is Brier's, which is what CRPS is for two values, and intervals mean
+nothing to it. A *moment* (time to page, recovery) that did not come before the end of its window is written as the
+window's length, in the ensemble and in what was measured alike: CRPS then is the threshold-weighted one (Gneiting &
+Ranjan 2011), proper for times that are censored there.
+
 `detail` is the longer record of one prediction that the ledger keeps and `gameday accuracy` reads: intervals of three
 levels, PIT, sharpness, and the error on the scale that discrepancies are learned on (log of a latency, logit of a
 share).
@@ -29,12 +35,13 @@ import numpy as np
 from sim.results import Forecast, Prediction, Score, Scored
 from sim.scoring_rules import crps, interval_score, pit
 
-__all__ = ["LEVELS", "Detail", "crps", "detail", "scale", "score", "transformed"]
+__all__ = ["LEVELS", "Detail", "crps", "detail", "is_event", "is_moment", "scale", "score", "transformed"]
 
 SUCCESS_SCALE = 0.05
 SHORTEST_LATENCY_SCALE = 0.001
 SECONDS_SCALE = 20.0
 LATENCIES = ("p50", "p95", "p99")
+EVENTS = ("metastable", "paged")
 LEVELS = (0.5, 0.8, 0.9)
 """Levels of the central intervals whose coverage is counted."""
 
@@ -76,15 +83,25 @@ def scale(quantity: str, measured: float) -> float:
         return SUCCESS_SCALE
     if quantity in LATENCIES:
         return max(abs(measured), SHORTEST_LATENCY_SCALE)
-    if quantity.endswith("_seconds") or quantity.startswith("seconds_"):
+    if is_moment(quantity):
         return max(abs(measured), SECONDS_SCALE)
     return max(abs(measured), 1.0)
+
+
+def is_event(quantity: str) -> bool:
+    """Whether it is 0 or 1 and forecast by a probability."""
+    return quantity.startswith(EVENTS)
+
+
+def is_moment(quantity: str) -> bool:
+    """Whether it is a time after the fault's begin or end, in seconds."""
+    return quantity.endswith("_seconds") or quantity.startswith(("seconds_to_", "time_to_"))
 
 
 def score(forecast: Forecast, measured: Mapping[tuple[str, str, str], float]) -> Score:
     """Every prediction beside what was measured; predictions without a measured value are shown and not scored."""
     rows = tuple(_scored(p, measured.get((p.quantity, p.subject, p.window))) for p in forecast.predictions)
-    inside = [row.inside for row in rows if row.inside is not None]
+    inside = [row.inside for row in rows if row.inside is not None and not is_event(row.quantity)]
     pairs = [(row.crps, row.crps_naive) for row in rows if row.crps is not None and row.crps_naive is not None]
     own = [row.crps for row in rows if row.crps is not None]
     paired = _mean([a for a, _ in pairs])

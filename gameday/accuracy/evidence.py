@@ -53,6 +53,8 @@ class Evidence:
     discrepancy: str
     compute_seconds: float
     replications: int
+    moved_rows: tuple[Detail, ...] = ()
+    """Those that the fault moved (`acceptance.mark_moved`)."""
 
 
 def read_details(

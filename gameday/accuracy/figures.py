@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gameday.accuracy.acceptance import coverage, is_moved
+from gameday.accuracy.acceptance import coverage, mark_moved
 from gameday.accuracy.evidence import Evidence
 from reports.charts.calibration import CalibrationPoint, calibration_chart
 from reports.charts.pit import pit_chart
 from reports.charts.sharpness import sharpness_chart
 from reports.charts.standalone import standalone
 from sim.coverage import binomial_band
-from sim.score import LEVELS
+from sim.score import LEVELS, is_event
 from sim.scoring_rules import pit_histogram
 
 BINS = 10
@@ -22,6 +22,7 @@ def write_figures(page: Path, evidence: Sequence[Evidence]) -> list[tuple[str, s
     """Writes `<page>-calibration.svg` and so on beside the page; (file name, what it shows) of each."""
     if not evidence:
         return []
+    evidence = mark_moved(evidence)
     drawn = [
         ("calibration", "Share of measured values inside the 50, 80 and 90 % intervals", _calibration(evidence)),
         ("pit", "PIT of the quantities that the faults moved; flat is calibrated, grey is chance", _pit(evidence)),
@@ -54,7 +55,7 @@ def _points(runs: Sequence[Evidence], *, moved_only: bool) -> list[CalibrationPo
 
 
 def _pit(evidence: Sequence[Evidence]) -> str:
-    moved = [row.pit for run in evidence for row in run.rows if is_moved(row)]
+    moved = [row.pit for run in evidence for row in run.moved_rows if not is_event(row.quantity)]
     share = coverage(evidence, moved_only=True)
     band = binomial_band(1.0 / BINS, share.effective) if share.effective >= BINS else None
     return pit_chart(pit_histogram(moved, BINS), band)
@@ -64,5 +65,7 @@ def _sharpness(evidence: Sequence[Evidence]) -> str:
     groups: dict[str, list[float]] = {}
     for run in evidence:
         for row in run.rows:
+            if is_event(row.quantity):
+                continue
             groups.setdefault(f"{row.quantity}, {row.window}", []).append(row.width)
     return sharpness_chart(sorted(groups.items()))

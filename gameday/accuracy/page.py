@@ -12,13 +12,14 @@ from gameday.accuracy.acceptance import (
     invents,
     is_moved,
     lines,
+    mark_moved,
     mean_crps,
     skill,
     skill_band,
 )
 from gameday.accuracy.evidence import Evidence, machine
 from sim.coverage import binomial_band
-from sim.score import LEVELS, Detail
+from sim.score import LEVELS, Detail, is_event
 
 K = TypeVar("K")
 MOST_MISSES = 60
@@ -29,8 +30,8 @@ INTRO = """\
 Every forecast was sealed before its injection and is scored here against what the run measured. *Inside* is the share
 of quantities whose prediction interval contains the measured value. The quantities of one run move together, so bands
 come from resampling whole runs. CRPS is in units of each quantity's scale (`sim/score.py`), lower is better; *naive*
-says that nothing changes from the baseline; skill is 1 − CRPS / naive, over the quantities that the fault *moved*: a
-success rate by more than 2 points, anything else by more than 20 %."""
+says that nothing changes from the baseline; skill is 1 − CRPS / naive, over the quantities that the fault *moved* in
+most runs of the case: a success rate by more than 2 points, anything else by more than 20 %."""
 
 ANEW = """
 **Not sealed: recomputed.** These forecasts were made anew by the twin of today from the stored baselines, after the
@@ -45,6 +46,7 @@ def render(
     figures: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The page. `failures`, `impossible`: one line each. `figures`: (file beside the page, caption)."""
+    evidence = mark_moved(evidence)
     tuning = [run for run in evidence if run.part == "tuning"]
     held_out = [run for run in evidence if run.part == "held-out"]
     text = [INTRO]
@@ -88,8 +90,9 @@ def _coverage(tuning: Sequence[Evidence], held_out: Sequence[Evidence]) -> list[
             if not runs:
                 continue
             shares = [coverage(runs, index, moved_only=moved) for index in range(len(LEVELS))]
-            widths = [row.width for run in runs for row in run.rows if not moved or is_moved(row)]
-            scores = [row.interval for run in runs for row in run.rows if not moved or is_moved(row)]
+            rows_of = [row for run in runs for row in (run.moved_rows if moved else run.rows)]
+            widths = [row.width for row in rows_of if not is_event(row.quantity)]
+            scores = [row.interval for row in rows_of if not is_event(row.quantity)]
             last = shares[-1]
             low, high = binomial_band(0.9, last.effective)
             rows.append(
@@ -117,7 +120,7 @@ def _families(tuning: Sequence[Evidence], held_out: Sequence[Evidence]) -> list[
     for part, runs in (("tuning", tuning), ("held out", held_out)):
         for family, some in sorted(by_family(runs).items()):
             details = [row for run in some for row in run.rows]
-            moved = [row for row in details if is_moved(row)]
+            moved = [row for run in some for row in run.moved_rows]
             own, naive, count = mean_crps(moved)
             low, high = skill_band(some)
             closed, applied = closed_skill(details)
@@ -174,7 +177,7 @@ def _runs(evidence: Sequence[Evidence]) -> list[str]:
             run.load,
             run.part + (", control" if run.control else ""),
             _percent(sum(row.inside[2] for row in run.rows) / len(run.rows)),
-            _number(skill([row for row in run.rows if is_moved(row)])),
+            _number(skill(run.moved_rows)),
             str(run.replications),
             f"{run.compute_seconds:.1f}",
         )
@@ -184,7 +187,7 @@ def _runs(evidence: Sequence[Evidence]) -> list[str]:
 
 
 def _misses(evidence: Sequence[Evidence]) -> list[str]:
-    missed = [(run, row) for run in evidence for row in run.rows if not row.inside[2]]
+    missed = [(run, row) for run in evidence for row in run.rows if not row.inside[2] and not is_event(row.quantity)]
     if not missed:
         return ["None."]
     groups = _grouped(((run.name, row.quantity, row.window), row) for run, row in missed)

@@ -14,7 +14,7 @@ from gameday.errors import BadInput, Exit
 from gameday.ledger import Record
 from sim.coverage import share_of
 from sim.drift import FEWEST_RUNS, Drift, drift
-from sim.score import LEVELS
+from sim.score import LEVELS, is_event
 
 
 def print_track_record() -> int:
@@ -60,7 +60,12 @@ def _table(records: Sequence[Record]) -> Table:
 def _row(name: str, records: Sequence[Record]) -> list[str]:
     rows = [row for record in records for row in record.rows]
     shares = [
-        share_of([(float(sum(row.inside[level] for row in record.rows)), len(record.rows)) for record in records])
+        share_of(
+            [
+                (float(sum(row.inside[level] for row in some)), len(some))
+                for some in ([row for row in record.rows if not is_event(row.quantity)] for record in records)
+            ]
+        )
         for level in range(len(LEVELS))
     ]
     last = shares[-1]

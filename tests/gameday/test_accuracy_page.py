@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gameday.accuracy.acceptance import Line, invents, is_moved, lines
+from gameday.accuracy.acceptance import Line, coverage, invents, is_moved, lines, mark_moved
 from gameday.accuracy.evidence import Evidence, read_evidence
 from gameday.accuracy.page import render
 from sim.results import Prediction
@@ -39,7 +39,7 @@ def run(*rows: Detail, **changes: object) -> Evidence:
 
 
 def found(evidence: list[Evidence], name: str) -> Line:
-    return next(line for line in lines(evidence) if line.name.startswith(name))
+    return next(line for line in lines(mark_moved(evidence)) if line.name.startswith(name))
 
 
 def test_success_may_be_off_by_a_point_or_two_standard_errors() -> None:
@@ -92,6 +92,23 @@ def test_a_fault_has_an_effect_when_it_moves_a_quantity_beyond_noise() -> None:
     assert not is_moved(row("p95", 0.055, 0.05))
     assert not is_moved(row("budget_spent", 0.1, 0.0))  # a tenth of one budget
     assert not is_moved(row("p95", 0.065, None))
+
+
+def test_a_quantity_counts_as_moved_where_most_runs_of_its_case_moved_it() -> None:
+    still, chance = row("p99", 0.1, 0.1, ensemble=(0.09, 0.1, 0.11)), row("p99", 0.13, 0.1, ensemble=(0.09, 0.1, 0.11))
+    marked = mark_moved([run(still), run(still), run(chance)])
+    assert [len(r.moved_rows) for r in marked] == [0, 0, 0]
+    marked = mark_moved([run(chance), run(still), run(chance), run(chance, control=True)])
+    assert [len(r.moved_rows) for r in marked] == [1, 1, 1, 0]
+
+
+def test_events_have_a_probability_and_no_interval() -> None:
+    event = row("metastable", 1.0, 0.0, ensemble=(0.0, 1.0, 1.0, 1.0))
+    assert coverage([run(event)]).total == 0
+    line = found([run(event)], "metastable")
+    assert line.met
+    assert "Brier score" in line.found
+    assert found([run(row("metastable", 0.0, 0.0, ensemble=(0.0, 1.0, 1.0, 1.0)))], "metastable").met is False
 
 
 def test_held_out_runs_are_reported_apart() -> None:

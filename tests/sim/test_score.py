@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.results import Forecast, Prediction
-from sim.score import crps, score
+from sim.score import crps, detail, score
+from sim.scoring_rules import brier
 
 VALUES = st.floats(-1e3, 1e3, allow_nan=False).map(lambda value: round(value, 6))
 ENSEMBLES = st.lists(VALUES, min_size=1, max_size=30).map(sorted)
@@ -66,6 +67,30 @@ def test_skill_compares_with_nothing_changes_in_units_of_each_quantity() -> None
     assert [row.crps for row in result.rows] == [pytest.approx(0.0), pytest.approx(0.5)]
     assert [row.crps_naive for row in result.rows] == [pytest.approx(2.0), pytest.approx(0.75)]
     assert result.skill == pytest.approx(1 - 0.25 / 1.375)
+
+
+def test_crps_of_an_event_is_briers_score_of_its_probability() -> None:
+    ensemble = [0.0] * 300 + [1.0] * 700
+    result = score(forecast(prediction(ensemble, 0.0, quantity="metastable")), {("metastable", "slo", "inject"): 1.0})
+    assert result.rows[0].crps == pytest.approx(brier(0.7, True), abs=1e-3)
+    assert result.coverage is None
+
+
+def test_a_moment_beyond_the_window_scores_by_how_sure_the_forecast_was_of_that() -> None:
+    never, split = [30.0] * 10, [5.0] * 5 + [30.0] * 5
+    seconds = [
+        detail(prediction(ensemble, None, quantity="recovery_seconds"), 30.0).crps for ensemble in (never, split)
+    ]
+    assert seconds[0] == pytest.approx(0.0)
+    assert seconds[1] > 0.1
+
+
+def test_errors_are_taken_on_the_scale_on_which_discrepancies_add() -> None:
+    row = detail(prediction([0.1, 0.1], 0.1, quantity="p95"), 0.2)
+    assert row.error == pytest.approx(math.log(2.0))
+    share = detail(prediction([1.0, 1.0], 1.0), 1.0, requests=1_000)
+    assert (share.error, share.spread) == (pytest.approx(0.0), pytest.approx(0.0))
+    assert detail(prediction([0.0, 1.0], 0.0, quantity="budget_spent"), 0.5).error is None
 
 
 def test_what_was_not_measured_is_shown_and_not_scored() -> None:
