@@ -198,6 +198,7 @@ def accuracy(
     again: bool = False,
     reforecast: bool = False,
     dry_run: bool = False,
+    learn: Path | None = None,
 ) -> int:
     """How good the forecasts are. Without a suite: the track record of all runs so far, by kind of fault, and drift.
 
@@ -224,10 +225,12 @@ def accuracy(
         Run nothing: make the forecasts of finished runs anew, from their baselines, with the twin as it is now.
     dry_run
         List the runs, what became of them and how long the rest takes.
+    learn
+        Learn the discrepancy of forecasts from the tuning runs into this file, and print how it would have served.
     """
     from gameday.accuracy.command import AccuracyOptions, run_accuracy
 
-    return run_accuracy(AccuracyOptions(suite, seeds, only, out, reuse, minutes, again, reforecast, dry_run))
+    return run_accuracy(AccuracyOptions(suite, seeds, only, out, reuse, minutes, again, reforecast, dry_run, learn))
 
 
 def main() -> None:

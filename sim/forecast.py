@@ -12,13 +12,14 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
 from scenarios.model import Scenario
 from sim.calibrate import Calibration, calibrate, failures
 from sim.cold import cold_observation
-from sim.discrepancy import with_discrepancy
+from sim.discrepancy import Learned, choose, load, with_discrepancy
 from sim.model.faults import check
 from sim.model.system import WARM_UP_SECONDS
 from sim.observation import Observation, PodState
@@ -50,10 +51,12 @@ def make_forecast(
     planned_injection_at: float,
     time_budget_seconds: float,
     processes: int | None = None,
+    learned: Learned | Literal["shipped"] | None = "shipped",
 ) -> Forecast:
     """Forecasts the scenario's inject and recover windows from its baseline.
 
-    `planned_injection_at`: Unix seconds. `processes`: None for all cores, 1 for this process only.
+    `planned_injection_at`: Unix seconds. `processes`: None for all cores, 1 for this process only. `learned`: the
+    discrepancy of past runs; None for constants alone.
     """
     began = time.monotonic()
     setup = read_setup(scenario, observation.load_pods, observation.world)
@@ -70,7 +73,8 @@ def make_forecast(
         )
     if len(outcomes) < FEWEST_REPLICATIONS:
         limits.append(f"Only {len(outcomes)} replications fitted the time: interval ends are rough.")
-    values = [with_discrepancy(outcome, setup, calibration, seed) for outcome in outcomes]
+    discrepancy = choose(calibration, setup, world, load() if learned == "shipped" else learned)
+    values = [with_discrepancy(outcome, setup, discrepancy, seed) for outcome in outcomes]
     return Forecast(
         schema=SCHEMA,
         scenario=scenario.name,
@@ -81,7 +85,7 @@ def make_forecast(
         planned_injection_at=planned_injection_at,
         replications=len(outcomes),
         compute_seconds=round(time.monotonic() - began, 3),
-        calibration=calibration.summary(),
+        calibration={**calibration.summary(), "discrepancy": discrepancy.statement()},
         predictions=tuple(_predictions(setup, [v for v, _ in values], naive(setup, observation))),
         fans=tuple(_fans(setup, [f for _, f in values])),
         limits=tuple(limits),

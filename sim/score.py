@@ -73,6 +73,8 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     """Measured less the ensemble's mean, both transformed; None where the transform does not exist."""
     spread: float | None = None
     """Standard deviation of the transformed ensemble."""
+    discrepancy: float | None = None
+    """Sigma of the discrepancy that the ensemble was spread with, on the same scale; None where none is stated."""
     requests: int | None = None
     """Requests of the SLO in the window."""
 
@@ -141,7 +143,12 @@ def _scored(prediction: Prediction, measured: float | None) -> Scored:
 
 
 def detail(
-    prediction: Prediction, measured: float, *, requests: int | None = None, closed: float | None = None
+    prediction: Prediction,
+    measured: float,
+    *,
+    requests: int | None = None,
+    closed: float | None = None,
+    discrepancy: float | None = None,
 ) -> Detail:
     """`measured` is finite and the ensemble not empty. `closed`: what a formula says, where one applies."""
     ensemble = prediction.ensemble
@@ -167,6 +174,7 @@ def detail(
         crps_closed=abs(closed - measured) / unit if closed is not None else None,
         error=error,
         spread=spread,
+        discrepancy=discrepancy,
         requests=requests,
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gameday.accuracy.evidence import Evidence, NoEvidence, read_evidence
 from gameday.accuracy.figures import write_figures
+from gameday.accuracy.learn import learn_discrepancy
 from gameday.accuracy.page import render
 from gameday.accuracy.runner import Runner
 from gameday.accuracy.suite import PlannedRun, Suite, read_suite
@@ -16,6 +17,7 @@ from gameday.accuracy.track import print_track_record
 from gameday.errors import BadInput, Exit
 
 DEFAULT_FOLDER = Path("runs/accuracy")
+WORLD = "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class AccuracyOptions:
     again: bool = False
     reforecast: bool = False
     dry_run: bool = False
+    learn: Path | None = None
 
 
 def run_accuracy(options: AccuracyOptions) -> int:
@@ -47,7 +50,7 @@ def run_accuracy(options: AccuracyOptions) -> int:
         raise BadInput(f"--seeds {options.seeds}: at least 1")
     if options.minutes is not None and options.minutes <= 0:
         raise BadInput(f"--minutes {options.minutes:g}: more than 0")
-    suite = read_suite(options.suite, options.seeds, options.only)
+    suite = read_suite(options.suite, options.seeds, options.only, WORLD)
     folder = options.reuse if options.reuse is not None else DEFAULT_FOLDER
     runner = Runner(folder, _say, again=options.again)
     if options.dry_run:
@@ -129,6 +132,8 @@ def _write(suite: Suite, runner: Runner, folder: Path, options: AccuracyOptions)
     if not evidence and not failures:
         _say(f"nothing to score in {folder}")
         return Exit.HELD
+    if options.learn is not None:
+        learn_discrepancy(evidence, options.learn, WORLD, _say)
     if options.out is None:
         print(render(evidence, failures, suite.impossible, _command(options)))
     else:

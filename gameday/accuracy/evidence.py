@@ -13,11 +13,12 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from gameday import ledger
-from gameday.accuracy.suite import config_of, family_of
+from gameday.accuracy.suite import config_of
 from gameday.rundir import STORE
 from reports.measure import measure_run
 from reports.observe import observation
@@ -25,6 +26,7 @@ from reports.run import Run
 from reports.store import RunStore
 from scenarios.model import Scenario
 from sim.closed_form import formulas
+from sim.discrepancy import Learned, family_of, load, read_statement
 from sim.forecast import make_forecast
 from sim.results import Forecast
 from sim.score import Detail, detail
@@ -42,8 +44,13 @@ class Evidence:
     """One scored run."""
 
     name: str
+    config: str
+    """SHA-256 of its configuration."""
     seed: int
     family: str
+    """What the page groups it by."""
+    kinds: str
+    """Kinds of its faults (`sim.discrepancy.family_of`)."""
     part: str
     control: bool
     load: str
@@ -73,6 +80,7 @@ def read_details(
     routes = {slo.name: slo.route for slo in scenario.slos}
     counts: dict[tuple[str, str], int] = {}
     closed = formulas(scenario)
+    sigmas = read_statement(discrepancy_of(forecast))
     rows = []
     for prediction in forecast.predictions:
         key = (prediction.quantity, prediction.subject, prediction.window)
@@ -83,7 +91,15 @@ def read_details(
         if prediction.subject in routes and place not in counts and prediction.window in run.windows:
             counts[place] = len(run.requests(run.windows[prediction.window], routes[prediction.subject]))
         formula = closed.get(key)
-        rows.append(detail(prediction, value, requests=counts.get(place), closed=formula.value if formula else None))
+        rows.append(
+            detail(
+                prediction,
+                value,
+                requests=counts.get(place),
+                closed=formula.value if formula else None,
+                discrepancy=sigmas.get((prediction.quantity, prediction.window)),
+            )
+        )
     return scenario, tuple(rows)
 
 
@@ -95,8 +111,11 @@ def sealed_forecast(store: RunStore) -> Forecast:
     return msgspec.json.decode(document[1], type=Forecast)
 
 
-def reforecast(store: RunStore, seconds: float = REFORECAST_SECONDS) -> Forecast:
-    """What the twin of today says, from the baseline of then.
+def reforecast(
+    store: RunStore, seconds: float = REFORECAST_SECONDS, learned: Learned | Literal["shipped"] | None = "shipped"
+) -> Forecast:
+    """What the twin of today says, from the baseline of then. A discrepancy that was learned from this very run is not
+    applied to it.
 
     Raises:
         NoEvidence
@@ -106,6 +125,9 @@ def reforecast(store: RunStore, seconds: float = REFORECAST_SECONDS) -> Forecast
     if run.scenario is None or "baseline" not in run.windows:
         raise NoEvidence("it has no baseline")
     start, end = run.windows["baseline"]
+    terms = load() if learned == "shipped" else learned
+    if terms is not None and terms.knows(config_of(run.scenario, sealed.world, sealed.seed)):
+        terms = None
     return make_forecast(
         run.scenario,
         observation(store, run.scenario, start, end),
@@ -113,6 +135,7 @@ def reforecast(store: RunStore, seconds: float = REFORECAST_SECONDS) -> Forecast
         seed=sealed.seed,
         planned_injection_at=sealed.planned_injection_at,
         time_budget_seconds=seconds,
+        learned=terms,
     )
 
 
@@ -128,13 +151,15 @@ def read_evidence(
         raise NoEvidence("it has no run store")
     with RunStore(path / STORE) as store:
         forecast = reforecast(store) if anew else sealed_forecast(store)
-        _, rows = read_details(store, forecast)
+        scenario, rows = read_details(store, forecast)
     if not rows:
         raise NoEvidence("none of its predictions was measured")
     return Evidence(
         name=name,
+        config=config_of(scenario, forecast.world, forecast.seed),
         seed=seed,
         family=family,
+        kinds=family_of(scenario.faults),
         part=part,
         control=control,
         load=load,
@@ -165,7 +190,7 @@ def record_of(store: RunStore, forecast: Forecast, measured: Mapping[Key, float]
         machine=machine(),
         scenario=scenario.name,
         variant=scenario.variant,
-        family=family_of(scenario),
+        family=family_of(scenario.faults),
         world=forecast.world,
         seed=forecast.seed,
         rate=scenario.load.rate,

@@ -26,6 +26,7 @@ from reports.run import scenario_to
 from scenarios import catalogue
 from scenarios.load import InvalidScenario, load_scenario
 from scenarios.model import Scenario
+from sim.discrepancy import family_of
 
 Part = Literal["tuning", "held-out"]
 SHIPPED = {"local": Path(catalogue.__file__).parent / "accuracy.yaml"}
@@ -89,7 +90,7 @@ class PlannedRun:
 
     @property
     def family(self) -> str:
-        return self.case.family or family_of(self.scenario)
+        return self.case.family or family_of(self.scenario.faults)
 
     @property
     def seconds(self) -> float:
@@ -104,11 +105,6 @@ class Suite:
     runs: tuple[PlannedRun, ...]
     impossible: tuple[str, ...]
     """Cases that this world cannot do, with the reason."""
-
-
-def family_of(scenario: Scenario) -> str:
-    """Kinds of its faults, `none` without one."""
-    return "+".join(dict.fromkeys(fault.kind for fault in scenario.faults)) or "none"
 
 
 def read_suite(name_or_path: str, seeds: int, only: Sequence[str], world: str = "local") -> Suite:
@@ -137,7 +133,7 @@ def read_suite(name_or_path: str, seeds: int, only: Sequence[str], world: str = 
         loads = case.loads or (file.spec.held_out_loads if case.part == "held-out" else file.spec.loads)
         first = _scenario(path, case, loads[0])
         if only and not any(
-            fnmatch(text, pattern) for pattern in only for text in (case.name, case.family or family_of(first))
+            fnmatch(text, pattern) for pattern in only for text in (case.name, case.family or family_of(first.faults))
         ):
             continue
         problems = plan(first, world).problems
@@ -184,6 +180,14 @@ def config_of(scenario: Scenario, world: str, seed: int) -> str:
     stored["app"].pop("source", None)
     for fault in stored["faults"]:
         fault.pop("line", None)
-    stored["manifests"] = [resource.read_text() for resource in scenario.resources]
+    stored["manifests"] = [_text(resource) for resource in scenario.resources]
     body = msgspec.json.encode([stored, world, seed], order="deterministic")
     return hashlib.sha256(body).hexdigest()
+
+
+def _text(resource: Path) -> str:
+    """A manifest's contents; of a stored run's whose files are gone, its name."""
+    try:
+        return resource.read_text()
+    except FileNotFoundError:
+        return resource.name

@@ -32,8 +32,8 @@ def row(
 
 def run(*rows: Detail, **changes: object) -> Evidence:
     base = Evidence(
-        name="storm", seed=1, family="app-degrade", part="tuning", control=False, load="60/s", sealed=True, rows=rows,
-        limits=(), discrepancy="", compute_seconds=4.0, replications=100,
+        name="storm", config="c", seed=1, family="app-degrade", kinds="app-degrade", part="tuning", control=False,
+        load="60/s", sealed=True, rows=rows, limits=(), discrepancy="", compute_seconds=4.0, replications=100,
     )  # fmt: skip
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
