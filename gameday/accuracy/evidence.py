@@ -7,6 +7,7 @@ forecast is as old as the run. `--reforecast` makes that one anew too, from the 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import platform
@@ -104,10 +105,19 @@ def read_details(
 
 
 def sealed_forecast(store: RunStore) -> Forecast:
-    """Raises NoEvidence where the run has none."""
+    """The forecast as it was sealed.
+
+    Raises:
+        NoEvidence: there is none, it is not the one whose hash was announced, or a fault came first.
+    """
     document = store.document("forecast")
     if document is None:
         raise NoEvidence("it has no forecast")
+    seals = [event for event in store.events() if event.kind == "seal"]
+    if not seals or (seals[-1].data or {}).get("sha256") != hashlib.sha256(document[1]).hexdigest():
+        raise NoEvidence("its forecast is not the one that was sealed")
+    if any(event.kind == "inject" and event.at < seals[-1].at for event in store.events()):
+        raise NoEvidence("a fault was injected before its forecast was sealed")
     return msgspec.json.decode(document[1], type=Forecast)
 
 

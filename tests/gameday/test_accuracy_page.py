@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from gameday.accuracy import evidence
 from gameday.accuracy.acceptance import Line, coverage, invents, is_moved, lines, mark_moved
-from gameday.accuracy.evidence import Evidence, read_evidence
+from gameday.accuracy.evidence import Evidence, NoEvidence, read_evidence, sealed_forecast
 from gameday.accuracy.page import render
+from reports.store import Event, RunStore
 from sim.results import Prediction
 from sim.score import Detail, detail
+from tests.reports.synthetic import BASE, SyntheticRun
 
 
 def row(
@@ -139,13 +142,24 @@ def test_skill_over_a_formula_counts_where_one_applies() -> None:
     assert "(1)" in family
 
 
+def test_a_forecast_that_is_not_the_sealed_one_is_no_evidence(tmp_path: Path) -> None:
+    with RunStore(SyntheticRun().write(tmp_path / "run.sqlite")) as store:
+        body = store.document("forecast")
+        assert body is not None
+        assert sealed_forecast(store).predictions
+        store.put_document("forecast", body[0], body[1].replace(b"0.9", b"0.8", 1))
+        with pytest.raises(NoEvidence, match="not the one that was sealed"):
+            sealed_forecast(store)
+        store.put_document("forecast", *body)
+        store.add_event(Event(BASE, "chaos", "inject", "too early"))
+        with pytest.raises(NoEvidence, match="before its forecast was sealed"):
+            sealed_forecast(store)
+
+
 @pytest.mark.parametrize("anew", [False, True])
 def test_evidence_is_read_from_a_run_store_and_made_anew_on_demand(
     tmp_path: Path, anew: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gameday.accuracy import evidence
-    from tests.reports.synthetic import SyntheticRun
-
     store = SyntheticRun().write(tmp_path / "run.sqlite")
     made: list[float] = []
 

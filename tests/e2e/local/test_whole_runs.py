@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 
+from gameday import ledger
 from tests.e2e.local.conftest import GAMEDAY, TINY, Running, Starter, processes_of
 
 pytestmark = pytest.mark.e2e
@@ -103,6 +104,17 @@ def test_two_runs_at_once_do_not_meet(runs: Runs) -> None:
     # Each had its own fault and nothing of the other's.
     assert 0.35 < measured(runs.tiny, "inject") < 0.65
     assert measured(runs.foreign, "inject") > 0.99
+
+
+def test_runs_that_end_together_are_both_in_the_track_record(runs: Runs) -> None:
+    folder = runs.tiny.out.parent
+    records = ledger.read(folder / "runs" / "ledger.jsonl")
+    assert records.notes == ()
+    assert sorted(record.seed for record in records.records) == [1, 2]
+    assert all(record.rows for record in records.records)
+    shown = subprocess.run([*GAMEDAY, "accuracy"], capture_output=True, text=True, check=True, cwd=folder).stdout
+    assert "2 runs" in shown
+    assert "too few runs to tell" in shown
 
 
 def test_a_third_party_server_is_meshed_unmodified(runs: Runs) -> None:
