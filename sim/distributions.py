@@ -68,6 +68,27 @@ class Tabled:
 
 
 @dataclass(frozen=True, slots=True)
+class Mixture:
+    """Two kinds of request on one route, each lognormal: a cache that hits or misses, a page of many items or few."""
+
+    usual: LogNormal
+    other: LogNormal
+    share: float
+    """Of `other`."""
+
+    @property
+    def mean(self) -> float:
+        return (1.0 - self.share) * self.usual.mean + self.share * self.other.mean
+
+    def block(self, generator: np.random.Generator, count: int) -> Values:
+        usual, other = self.usual.block(generator, count), self.other.block(generator, count)
+        return np.where(generator.random(count) < self.share, other, usual)
+
+    def scaled(self, factor: float) -> Mixture:
+        return Mixture(self.usual.scaled(factor), self.other.scaled(factor), self.share)
+
+
+@dataclass(frozen=True, slots=True)
 class WithStalls:
     """`body`, and with probability `share` an exponential stall of mean `stall_mean` on top.
 
@@ -93,7 +114,7 @@ class WithStalls:
         return WithStalls(self.body.scaled(factor), self.share, self.stall_mean)
 
 
-Distribution = LogNormal | Exponential | Tabled | WithStalls
+Distribution = LogNormal | Exponential | Mixture | Tabled | WithStalls
 
 
 def declared(time: ServiceTime) -> Distribution:

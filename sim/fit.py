@@ -1,135 +1,195 @@
-"""A distribution of self times from a histogram.
+"""The self time of a route: which family the data ask for, and its posterior.
 
-The declared family comes first: a lognormal (or exponential) fitted to the buckets by censored maximum likelihood,
-which beats interpolation within buckets tenfold when the family is right (1 % against 10 % of error at the p95). If
-the buckets contradict it, they are taken as they are, interpolated on the probit scale, where a lognormal is a
-straight line.
+    no observation           the declared distribution, as wide as its prior
+    any                      the declared family (censored likelihood beats interpolation in buckets tenfold at the p95)
+    it misfits, >= 200 seen  two lognormals, if they explain more than three further coordinates are worth (BIC)
+    that misfits too         the bins themselves, interpolated on the probit scale, where a lognormal is a straight line
+
+Measured on Linkerd's buckets with 3 % of requests six times slower (sim.md, section 5): one lognormal misses the p99 by
+half, interpolation by 5 to 9 %, the mixture by 4 % at 10,000 requests (tests/sim/test_fit.py).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import zlib
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from scenarios.model import ServiceTime
-from sim.distributions import Distribution, Exponential, LogNormal, Tabled, declared, probit, probit_cdf
+from sim.distributions import Distribution, LogNormal, Mixture, Tabled, declared, probit
+from sim.evidence import Evidence, evidence_of
+from sim.families import Prior, distribution_of, is_bimodal, prior_of
 from sim.observation import RouteTimes
+from sim.overhead import nelder_mead
+from sim.posterior import DRAWS, sample
 
+Values = npt.NDArray[np.float64]
 TABLE_SIZE = 400
-MISFIT = 3.0
-"""Reduced chi-square above which the declared family is dropped."""
+MISFIT = 1.5
+"""`Evidence.misfit`, 10 % of a bin's share forgiven, above which no family will do."""
+SUSPICIOUS = 1.0
+"""The same, nothing forgiven, above which two kinds of requests are looked for."""
+FORGIVEN = 0.1
+FEWEST_FOR_TWO = 200
+FEWEST_OF_A_KIND = 8.0
 
 
-def fit_route(times: RouteTimes, expected: ServiceTime) -> Distribution:
-    """The distribution behind `times`."""
-    prior = declared(expected)
-    if times.count <= 0 or times.mean <= 0:
-        return prior
-    if isinstance(prior, Exponential):
-        return Exponential(times.mean)
-    assert isinstance(prior, LogNormal)
-    filled = sum(1 for count in times.buckets if count)
-    if not times.bounds or filled < 3 or times.count < 20:
-        return _with_mean(LogNormal(1.0, prior.sigma), times.mean)
-    fitted = _fit_lognormal(times, prior.sigma)
-    if _misfit(fitted, times) <= MISFIT:
-        return fitted
-    table = _tabled(times)
-    return table.scaled(times.mean / table.mean)
+@dataclass(frozen=True, slots=True)
+class RouteFit:
+    """Self time of a route and how well it is known."""
+
+    distribution: Distribution
+    """The centre."""
+    count: int
+    """Observations behind it; 0: only declared."""
+    prior: Prior
+    points: tuple[tuple[float, ...], ...] = ()
+    """Draws of the posterior, as points of the prior's family; empty: the bins themselves, moved by `scale_sigma`."""
+    scale_sigma: float = 0.0
+
+    def draw(self, generator: np.random.Generator) -> Distribution:
+        """One self time that the window does not contradict."""
+        if self.points:
+            return distribution_of(self.prior.family, self.points[int(generator.integers(len(self.points)))])
+        return self.distribution.scaled(math.exp(self.scale_sigma * float(generator.standard_normal())))
+
+    @property
+    def shape(self) -> str:
+        """In words."""
+        match self.distribution:
+            case Mixture() as mixture:
+                modes = "two modes" if is_bimodal(mixture) else "a heavy tail"
+                return (
+                    f"{modes}: {mixture.usual.median * 1000:.3g} ms, and {mixture.share:.1%} at"
+                    f" {mixture.other.median * 1000:.3g} ms"
+                )
+            case Tabled():
+                return "as counted: no family fits"
+            case _:
+                return self.prior.family
+
+    def scaled(self, factor: float) -> RouteFit:
+        """The same with all times multiplied."""
+        shift = math.log(factor)
+        return replace(
+            self,
+            distribution=self.distribution.scaled(factor),
+            points=tuple((point[0] + shift, *point[1:]) for point in self.points),
+        )
 
 
-def _with_mean(distribution: LogNormal, mean: float) -> LogNormal:
-    return LogNormal(mean / math.exp(distribution.sigma**2 / 2), distribution.sigma)
+def fit_route(
+    times: RouteTimes | None, expected: ServiceTime, *, trusted: bool = True, name: str = "", widen: float = 0.0
+) -> RouteFit:
+    """The posterior of a route's self time.
+
+    `trusted`: see `sim.families.prior_of`. `name` seeds the draws. `widen`: sigma of the log of all times that the
+    source leaves open beyond counting (a self time found by subtraction, say).
+    """
+    evidence = evidence_of(times)
+    before = declared(expected)
+    prior = prior_of(before, trusted)
+    generator = np.random.Generator(np.random.SFC64(zlib.crc32(name.encode())))
+    if evidence.total == 0:
+        return RouteFit(before, 0, prior, _tuples(prior.draws(generator, DRAWS)))
+    chosen, mode, loss = prior, *_mode(evidence, prior, _start(evidence, prior))
+    if prior.family == "exponential" and evidence.misfit("exponential", mode, FORGIVEN) > MISFIT:
+        chosen = prior_of(before, trusted, "lognormal")
+        mode, loss = _mode(evidence, chosen, _start(evidence, chosen))
+    if evidence.total >= FEWEST_FOR_TWO and evidence.misfit(chosen.family, mode, 0.0) > SUSPICIOUS:
+        two = prior_of(before, trusted, "mixture")
+        better, less = _best_of_two(evidence, two, mode)
+        other = distribution_of("mixture", better)
+        assert isinstance(other, Mixture)
+        real = min(other.share, 1.0 - other.share) * evidence.total >= FEWEST_OF_A_KIND
+        if real and loss - less > 1.5 * math.log(evidence.total * evidence.weight):
+            chosen, mode, loss = two, better, less
+    if len(evidence.counts) >= 3 and evidence.misfit(chosen.family, mode, FORGIVEN) > MISFIT:
+        return _counted(evidence, chosen, widen)
+    spread = np.asarray(chosen.spread)
+    points = sample(
+        lambda p: evidence.log_likelihood(chosen.family, p) + chosen.log_density(p), mode, spread, generator
+    )
+    if widen > 0.0:
+        points[:, 0] += widen * generator.standard_normal(len(points))
+    return RouteFit(distribution_of(chosen.family, mode), evidence.total, chosen, _tuples(points))
 
 
-def _edges(times: RouteTimes) -> tuple[list[float], list[int]]:
-    """Finite upper bounds, and counts of the buckets, the last one unbounded."""
-    bounds = list(times.bounds)
-    counts = list(times.buckets[: len(bounds) + 1])
-    counts += [0] * (len(bounds) + 1 - len(counts))
-    return bounds, counts
+def _tuples(points: Values) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(point) for point in points.tolist())
 
 
-def _fit_lognormal(times: RouteTimes, prior_sigma: float) -> LogNormal:
-    """Censored maximum likelihood over median and sigma. A weak prior keeps sigma near the declared one where few
-    observations speak. The mean takes no part: one stall of the machine would drag it along."""
-    bounds, counts = _edges(times)
-    filled = [(i, n) for i, n in enumerate(counts) if n]
-
-    def loss(log_median: float, log_sigma: float) -> float:
-        shares = _shares(LogNormal(math.exp(log_median), math.exp(log_sigma)), bounds)
-        likelihood = sum(n * math.log(max(shares[i], 1e-9)) for i, n in filled)
-        return -likelihood + 5.0 * (log_sigma - math.log(max(prior_sigma, 0.02))) ** 2
-
-    centre = math.log(times.mean)
-
-    def best_median(log_sigma: float) -> tuple[float, float]:
-        return _minimum(lambda log_median: loss(log_median, log_sigma), centre - 2.0, centre + 0.5, 20)
-
-    log_sigma, _ = _minimum(lambda value: best_median(value)[1], math.log(0.01), math.log(2.5), 20)
-    return LogNormal(math.exp(best_median(log_sigma)[0]), math.exp(log_sigma))
+def _start(evidence: Evidence, prior: Prior) -> Values:
+    """Where the mode is looked for: the mean where the prior has its own."""
+    start = np.asarray(prior.centre)
+    if evidence.mean > 0:
+        sigma = 0.0 if prior.family == "exponential" else math.exp(prior.centre[1])
+        start[0] = math.log(evidence.mean) - min(sigma, 1.0) ** 2 / 2
+    return start
 
 
-def _minimum(function: Callable[[float], float], low: float, high: float, rounds: int) -> tuple[float, float]:
-    """(where, value) of a minimum in [low, high], by golden section."""
-    ratio = (math.sqrt(5) - 1) / 2
-    left, right = high - ratio * (high - low), low + ratio * (high - low)
-    at_left, at_right = function(left), function(right)
-    for _ in range(rounds):
-        if at_left < at_right:
-            high, right, at_right = right, left, at_left
-            left = high - ratio * (high - low)
-            at_left = function(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + ratio * (high - low)
-            at_right = function(right)
-    return (left, at_left) if at_left < at_right else (right, at_right)
+def _mode(evidence: Evidence, prior: Prior, start: Values, rounds: int = 120) -> tuple[Values, float]:
+    """(point, its loss: minus the log of likelihood and prior)."""
+
+    def loss(point: Values) -> float:
+        one = point[None, :]
+        return -float(evidence.log_likelihood(prior.family, one)[0] + prior.log_density(one)[0])
+
+    found = nelder_mead(loss, start, np.minimum(0.3, 0.5 * np.asarray(prior.spread)), rounds)
+    return found, loss(found)
 
 
-def _shares(distribution: LogNormal, bounds: list[float]) -> list[float]:
-    sigma = max(distribution.sigma, 1e-6)
-    cumulative = [probit_cdf(math.log(bound / distribution.median) / sigma) if bound > 0 else 0.0 for bound in bounds]
-    return [b - a for a, b in zip([0.0, *cumulative], [*cumulative, 1.0], strict=True)]
+def _best_of_two(evidence: Evidence, prior: Prior, one: Values) -> tuple[Values, float]:
+    """The mixture's mode, from three starts: few far off, half and half, few near. `one`: the single family's mode."""
+    log_sigma = one[1] if len(one) > 1 else math.log(0.5)
+    starts = (
+        (one[0] - 0.05, log_sigma - 0.3, math.log(1.8), math.log(0.4), -3.0),
+        (one[0] - 0.7, log_sigma - 0.7, math.log(1.5), log_sigma - 0.7, -0.3),
+        (one[0] - 0.05, log_sigma - 0.2, math.log(3.5), math.log(0.4), -1.0),
+    )
+    found = [_mode(evidence, prior, np.asarray(start), 300) for start in starts]
+    return min(found, key=lambda pair: pair[1])
 
 
-def _misfit(distribution: LogNormal, times: RouteTimes) -> float:
-    """Reduced chi-square, neighbouring buckets joined until five are expected; a model error of 10 % is forgiven."""
-    bounds, counts = _edges(times)
-    total = sum(counts)
-    chi = degrees = 0.0
-    seen = expected = 0.0
-    for count, share in zip(counts, _shares(distribution, bounds), strict=True):
-        seen += count
-        expected += share * total
-        if expected >= 5.0:
-            chi += (seen - expected) ** 2 / (expected + (0.1 * expected) ** 2)
-            degrees += 1
-            seen = expected = 0.0
-    return chi / max(1.0, degrees - 2)
+def _counted(evidence: Evidence, prior: Prior, widen: float) -> RouteFit:
+    table = _tabled(evidence)
+    table = table.scaled(evidence.mean / table.mean) if evidence.mean > 0 else table
+    values = np.asarray(table.values)
+    relative = float(values.std() / max(values.mean(), 1e-9))
+    sigma = math.hypot(relative / math.sqrt(evidence.total * evidence.weight), widen)
+    return RouteFit(table, evidence.total, prior, (), sigma)
 
 
-def _tabled(times: RouteTimes) -> Tabled:
-    """Quantiles by interpolation of (probit of the share, log of the bound); straight on beyond the ends."""
-    bounds, counts = _edges(times)
-    total = float(sum(counts))
+def _tabled(evidence: Evidence) -> Tabled:
+    """Quantiles by interpolation of (probit of the share, log of the edge); straight on beyond the ends."""
+    total = float(evidence.counts.sum())
     xs: list[float] = []
     ys: list[float] = []
     below = 0.0
-    for bound, count in zip(bounds, counts, strict=False):
+    for low, high, count in evidence.bins():
+        if ys and math.log(low) > ys[-1] + 1e-9:  # a gap between two modes, crossed at once
+            xs.append(xs[-1] + 1e-9)
+            ys.append(math.log(low))
         below += count
         share = below / total
-        if bound > 0 and 0.0 < share < 1.0 and (not xs or probit(share) > xs[-1] + 1e-9):
+        if math.isfinite(high) and 0.0 < share < 1.0:
             xs.append(probit(share))
-            ys.append(math.log(bound))
+            ys.append(math.log(high))
     if len(xs) < 2:
-        return Tabled((times.mean, times.mean))
+        return Tabled((evidence.mean, evidence.mean))
     points = np.asarray([probit((i + 0.5) / TABLE_SIZE) for i in range(TABLE_SIZE)])
     values = np.interp(points, xs, ys)
     first = (ys[1] - ys[0]) / (xs[1] - xs[0])
     last = (ys[-1] - ys[-2]) / (xs[-1] - xs[-2])
-    values = np.where(points < xs[0], ys[0] + first * (points - xs[0]), values)
-    values = np.where(points > xs[-1], ys[-1] + last * (points - xs[-1]), values)
+    values = np.where(points < xs[0], ys[0] + np.maximum(first * (points - xs[0]), -math.log(4.0)), values)
+    values = np.where(points > xs[-1], ys[-1] + np.minimum(last * (points - xs[-1]), math.log(4.0)), values)
     return Tabled(tuple(float(v) for v in np.exp(values)))
+
+
+def lognormal_of(mean: float, variance: float) -> LogNormal:
+    """The lognormal of these moments."""
+    square = math.log1p(max(variance, 0.0) / mean**2)
+    return LogNormal(mean / math.exp(square / 2), math.sqrt(square))

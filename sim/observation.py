@@ -30,6 +30,19 @@ class RouteTimes:
     """Upper bucket bounds, ascending, without +Inf."""
     buckets: tuple[int, ...] = ()
     """Counts, not cumulative, one more than bounds."""
+    samples: tuple[float, ...] = ()
+    """Each time by itself, where a source has them; the buckets are then not looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPoint:
+    """One service over a few seconds, as its proxies counted."""
+
+    service: str
+    seconds: float
+    requests: float
+    mean_latency: float | None
+    """Seconds; None: nothing was answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +73,13 @@ class Observation:
     """Inbound `response_latency_ms` of each service (all routes), for apps that count nothing themselves."""
     world: str = "local"
     """Where it was seen; faults take their time there, and some reach further (`sim.setup.reached`)."""
+    external: bool = False
+    """An application that is not ours: what its file declares is a guess, and so is who sends its load."""
+    inbound: dict[tuple[str, str], RouteTimes] = field(default_factory=dict)
+    """Latency at the servers' proxies, calls to others included, by (service, route name); "" is all its routes."""
+    outbound: dict[tuple[str, str], RouteTimes] = field(default_factory=dict)
+    """The same at the clients' proxies, one count for each answer."""
+    load_points: tuple[LoadPoint, ...] = ()
+    """In order of time, service by service."""
+    answers: tuple[int, int] | None = None
+    """(failed, all) answers of the services that clients enter at; of a source without single requests."""

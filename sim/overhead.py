@@ -30,6 +30,10 @@ FEWEST_BEYOND = 3.0
 """A level takes part when at least this many samples lie beyond it."""
 MODEL_SIGMA = 0.01
 """Of the log: what even a perfect fit leaves at each level."""
+PRIOR_CENTRE = (math.log(0.003), -0.9, -6.5, -4.0)
+"""Of the logs of median, sigma, stall share and mean stall."""
+PRIOR_SPREAD = (0.6, 1.0, 2.83, 1.41)
+"""The median's takes no part in the fit: latencies tell it, or nothing does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +68,29 @@ class _Comparison:
         return float((self.weight * (model - self.target) ** 2).sum())
 
 
-def fit_overhead(steps: Sequence[StepEvidence], seed: int) -> WithStalls:
-    """The overhead that explains the measured latencies best. At least one step, each with some answers."""
+def overhead_loss(steps: Sequence[StepEvidence], seed: int) -> Callable[[Values], float]:
+    """Minus twice the log of the posterior at a point (see `overhead_at`), up to a constant; the same for each call."""
     generator = np.random.Generator(np.random.SFC64(seed))
     comparisons = [_Comparison(step, generator) for step in steps]
-    missing = [(float(np.median(step.measured)) - float(np.median(step.played))) / step.hops for step in steps]
-    median = max(2e-4, float(np.average(missing, weights=[len(step.measured) for step in steps])))
+    centre, spread = np.asarray(PRIOR_CENTRE[1:]), np.asarray(PRIOR_SPREAD[1:])
 
     def loss(point: Values) -> float:
-        overhead = _overhead(point)
-        prior = (float(point[2]) + 6.5) ** 2 / 8.0 + (float(point[3]) + 4.0) ** 2 / 2.0 + (float(point[1]) + 0.9) ** 2
-        return sum(comparison.loss(overhead) for comparison in comparisons) + prior
+        overhead = overhead_at(point)
+        apart = (point[1:] - centre) / spread
+        return sum(comparison.loss(overhead) for comparison in comparisons) + float(apart @ apart)
 
+    return loss
+
+
+def fit_overhead(loss: Callable[[Values], float], steps: Sequence[StepEvidence]) -> Values:
+    """The point that explains the measured latencies best. At least one step, each with some answers."""
+    missing = [(float(np.median(step.measured)) - float(np.median(step.played))) / step.hops for step in steps]
+    median = max(2e-4, float(np.average(missing, weights=[len(step.measured) for step in steps])))
     start = np.asarray([math.log(median), -0.9, -6.0, -4.0])
-    best = nelder_mead(loss, start, np.asarray([0.3, 0.4, 1.0, 0.5]), rounds=160)
-    return _overhead(best)
+    return nelder_mead(loss, start, np.asarray([0.3, 0.4, 1.0, 0.5]), rounds=160)
 
 
-def _overhead(point: Values) -> WithStalls:
+def overhead_at(point: Values | tuple[float, ...]) -> WithStalls:
     """Coordinates are logs of median, sigma, stall share and mean stall; kept within what makes sense."""
     body = LogNormal(math.exp(min(0.0, max(-11.0, point[0]))), math.exp(min(0.5, max(-3.5, point[1]))))
     return WithStalls(body, math.exp(min(-1.6, point[2])), math.exp(min(0.0, max(-7.0, point[3]))))

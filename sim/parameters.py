@@ -59,3 +59,7 @@ class Parameters:
     discovery: Distribution = field(default_factory=lambda: LogNormal(0.008, 0.4))
     """From a first request to a destination until its watches have answered."""
     delays: Delays = field(default_factory=Delays)
+    workers: dict[str, int] = field(default_factory=dict)
+    """By service, where an application is not ours and its file only guesses; else what the application file says."""
+    dispersion: float = 1.0
+    """Of the arrivals: variance over mean of counts in long intervals; 1 is Poisson."""

@@ -8,6 +8,7 @@ caches to be as warm as the real ones.
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -15,8 +16,9 @@ from mesh.api.messages import Endpoint
 from mesh.behavior.renewal import RENEW_AT_SHARE, next_attempt_delay
 from scenarios.model import AppService, FaultSpec
 from sim.agenda import TooManyEvents
+from sim.arrivals import gaps
 from sim.calendar import Calendar
-from sim.distributions import Exponential, declared
+from sim.distributions import declared
 from sim.model.app import AppPod, RouteModel
 from sim.model.control import WATCHED, ControlPlane, LeafHolder
 from sim.model.draws import Draws, Streams
@@ -123,6 +125,8 @@ class System:
     def _add_pods(self, service: AppService, reached: Tally) -> None:
         failures = self._streams.random(f"failures/{service.name}")
         pods: list[AppPod] = []
+        if service.name in self.parameters.workers:
+            service = replace(service, workers=self.parameters.workers[service.name])
         for index in range(service.replicas):
             name = f"{service.name}-{index}"
             pod = AppPod(name, f"{name}:4143", service, self.agenda, failures, reached)
@@ -184,7 +188,7 @@ class System:
             proxies,
             self.parameters.rate,
             self.parameters.failure_share,
-            Draws(Exponential(1.0).block, self._streams.generator("arrivals")),
+            Draws(gaps(self.parameters.dispersion), self._streams.generator("arrivals")),
             self._streams.draws("client", self.parameters.client_overhead.block),
             self._streams.random("journeys"),
             self.record,

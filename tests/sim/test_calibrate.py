@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from sim_builders import application, scenario_of, service, setup_of
 
@@ -13,19 +11,11 @@ from scenarios.model import LoadSpec, Scenario, ServiceTime, SloSpec
 from sim import cold
 from sim.calibrate import calibrate, failures
 from sim.cold import cold_observation
-from sim.distributions import LogNormal, Tabled, WithStalls
-from sim.fit import fit_route
+from sim.distributions import LogNormal, WithStalls
 from sim.model.draws import Streams
-from sim.observation import ClientSample, Observation, RouteTimes
+from sim.observation import ClientSample, Observation
 
 DECLARED = ServiceTime(0.004, 0.4)
-
-
-def times_of(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> RouteTimes:
-    buckets = [0] * (len(cold.BOUNDS) + 1)
-    for value in values.tolist():
-        buckets[bisect_left(cold.BOUNDS, value)] += 1
-    return RouteTimes(len(values), float(values.mean()), cold.BOUNDS, tuple(buckets))
 
 
 def shop(rate: float = 50.0) -> Scenario:
@@ -75,33 +65,6 @@ def test_draws_differ_and_surround_the_centre() -> None:
     assert len(set(rates)) == 60
     assert min(rates) < calibration.best().rate < max(rates)
     assert calibration.draw(Streams(1, 7)) == drawn[7]
-
-
-def test_a_histogram_of_the_declared_family_gives_its_parameters() -> None:
-    values = np.random.default_rng(1).lognormal(np.log(0.02), 0.5, 400)
-    found = fit_route(times_of(values), ServiceTime(0.03, 0.3))
-    assert isinstance(found, LogNormal)
-    assert found.median == pytest.approx(0.02, rel=0.06)
-    assert found.sigma == pytest.approx(0.5, rel=0.1)
-
-
-def test_a_histogram_of_two_modes_is_taken_as_it_is() -> None:
-    generator = np.random.default_rng(2)
-    values = np.concatenate(
-        [generator.lognormal(np.log(0.002), 0.1, 3_000), generator.lognormal(np.log(0.2), 0.1, 900)]
-    )
-    found = fit_route(times_of(values), DECLARED)
-    assert isinstance(found, Tabled)
-    drawn = found.block(np.random.default_rng(3), 20_000)
-    assert found.mean == pytest.approx(values.mean(), rel=0.01)
-    assert np.quantile(drawn, 0.95) == pytest.approx(np.quantile(values, 0.95), rel=0.1)
-
-
-def test_a_mean_alone_scales_the_declared_shape() -> None:
-    found = fit_route(RouteTimes(50, 0.010), DECLARED)
-    assert isinstance(found, LogNormal)
-    assert found.mean == pytest.approx(0.010)
-    assert found.sigma == DECLARED.sigma
 
 
 def test_an_empty_baseline_widens_instead_of_guessing() -> None:
