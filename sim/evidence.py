@@ -71,8 +71,10 @@ class Evidence:
 
     def misfit(self, family: Family, point: Values, forgiven: float) -> float:
         """Chi-square of one point over what chance exceeds once in a thousand, neighbours joined until five are
-        expected; 0 where too few bins are left to tell. `forgiven`: relative error of a bin's share that no one should hold
-        against a model."""
+        expected; 0 where too few bins are left to tell.
+
+        `forgiven`: relative error of a bin's share that no one should hold against a model.
+        """
         edges = np.unique(np.concatenate([self.low, self.high]))
         edges = edges[(edges > SHORTEST) & np.isfinite(edges)]
         if len(edges) < 2:
