@@ -71,7 +71,7 @@ class Runner:
             adopted = self._clear(path)
             if adopted is not None:
                 return adopted
-        command = [sys.executable, "-m", "gameday", "run", run.case.scenario, "--seed", str(run.seed), "--plain"]
+        command = [sys.executable, "-m", "gameday", "run", str(run.scenario.source), "--seed", str(run.seed), "--plain"]
         command += ["--out", str(path), "--no-explain"]
         if run.case.variant is not None:
             command += ["--variant", run.case.variant]

@@ -37,6 +37,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="came
 
     name: str
     scenario: str
+    """A shipped one's name, or a path from the suite's file."""
     variant: str | None = None
     family: str | None = None
     """What results are grouped by; the kinds of its faults, where none is given."""
@@ -166,8 +167,9 @@ def _in_order(path: Path, chosen: list[tuple[Case, tuple[str, ...]]], seeds: int
 
 
 def _scenario(path: Path, case: Case, load: str) -> Scenario:
+    name = case.scenario if case.scenario in catalogue.names() else path.parent / case.scenario
     try:
-        return load_scenario(case.scenario, variant=case.variant, overrides=(f"load.rate={load}", *case.set))
+        return load_scenario(name, variant=case.variant, overrides=(f"load.rate={load}", *case.set))
     except InvalidScenario as error:
         raise BadInput(f"{path}: case {case.name}: {error.problems[0]}") from None
 

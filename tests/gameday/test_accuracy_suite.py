@@ -13,6 +13,7 @@ from gameday.accuracy import runner as runner_module
 from gameday.accuracy.runner import NOTE, Ended, Runner
 from gameday.accuracy.suite import read_suite
 from gameday.errors import BadInput
+from scenarios import catalogue
 
 SUITE = """
 apiVersion: gameday.dev/v1
@@ -102,6 +103,18 @@ def test_the_shipped_suite_has_every_fault_of_the_embedded_world_controls_and_a_
     assert held_out
     assert not tuned & held_out
     assert max(run.seconds for run in suite.runs) <= 60.0
+
+
+def test_a_scenario_of_ones_own_is_found_from_the_suites_file(suite_file: Path) -> None:
+    folder = suite_file.parent / "drills" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "scenario.yaml").write_text(catalogue.path("calm").read_text().replace("name: calm", "name: mine"))
+    suite_file.write_text(SUITE.replace("scenario: calm", "scenario: drills/mine"))
+    run = read_suite(str(suite_file), 1, ("quiet",)).runs[0]
+    assert run.scenario.source == folder / "scenario.yaml"
+    suite_file.write_text(SUITE.replace("scenario: calm", "scenario: drills/nine"))
+    with pytest.raises(BadInput, match="case quiet"):
+        read_suite(str(suite_file), 1, ())
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
