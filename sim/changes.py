@@ -77,42 +77,42 @@ def _at_service(setup: Setup, service: AppService) -> Iterator[Change]:
         if budget is not None and budget.retry_ratio > 0.1:
             yield Change(
                 f"retry budget {budget.retry_ratio:.0%} → 10 % at {name}",
-                _with_profile(
+                with_profile(
                     setup, service, _budget_of(rules.profile, msgspec.structs.replace(budget, retry_ratio=0.1))
                 ),
             )
-        yield Change(f"no retries at {name}", _with_profile(setup, service, _unretried(rules.profile)))
+        yield Change(f"no retries at {name}", with_profile(setup, service, unretried(rules.profile)))
     else:
         if limit is not None:
             for fewer in range(min(limit, 2)):
-                yield Change(f"retry limit {limit} → {fewer} at {name}", _with_limit(setup, service, fewer))
+                yield Change(f"retry limit {limit} → {fewer} at {name}", with_limit(setup, service, fewer))
             yield Change(
                 f"retry budget of 20 % in place of the limit of {limit} at {name}",
-                _with_profile(setup, service, _budgeted(service)),
+                with_profile(setup, service, budgeted(service)),
             )
         else:
-            yield Change(f"one retry at {name}", _with_limit(setup, service, 1))
-            yield Change(f"retry budget of 20 % at {name}", _with_profile(setup, service, _budgeted(service)))
+            yield Change(f"one retry at {name}", with_limit(setup, service, 1))
+            yield Change(f"retry budget of 20 % at {name}", with_profile(setup, service, budgeted(service)))
         if rules.policy.failure_accrual is None:
             yield Change(
                 f"circuit breaker on at {name}",
-                _with_policy(
+                with_policy(
                     setup, service, msgspec.structs.replace(rules.policy, failure_accrual=FailureAccrualSpec())
                 ),
             )
         yield from _timeouts(setup, service, rules.policy)
     yield Change(
         f"{service.replicas + 1} replicas of {name} instead of {service.replicas}",
-        _with_service(setup, replace(service, replicas=service.replicas + 1)),
+        with_service(setup, replace(service, replicas=service.replicas + 1)),
     )
     if service.queue > 2:
         smaller = max(1, service.queue // 4)
         yield Change(
-            f"queue of {name} {service.queue} → {smaller}", _with_service(setup, replace(service, queue=smaller))
+            f"queue of {name} {service.queue} → {smaller}", with_service(setup, replace(service, queue=smaller))
         )
     yield Change(
         f"twice the workers in {name}: {service.workers} → {2 * service.workers}",
-        _with_service(setup, replace(service, workers=2 * service.workers)),
+        with_service(setup, replace(service, workers=2 * service.workers)),
     )
 
 
@@ -126,7 +126,7 @@ def _timeouts(setup: Setup, service: AppService, policy: OutboundPolicy) -> Iter
     )
     changed = msgspec.structs.replace(policy, routes=routes)
     yield Change(
-        f"a try at {service.name} waits {format_duration(seconds)} at most", _with_policy(setup, service, changed)
+        f"a try at {service.name} waits {format_duration(seconds)} at most", with_policy(setup, service, changed)
     )
 
 
@@ -138,7 +138,9 @@ def retry_limit(rules: Rules) -> int | None:
     return max(limits, default=0) or None
 
 
-def _with_limit(setup: Setup, service: AppService, limit: int) -> Setup:
+def with_limit(setup: Setup, service: AppService, limit: int) -> Setup:
+    """Every route of the service retries that often, 0 for never."""
+
     def limited(route: HttpRouteSpec) -> HttpRouteSpec:
         if limit == 0:
             return msgspec.structs.replace(route, retry=None)
@@ -146,12 +148,12 @@ def _with_limit(setup: Setup, service: AppService, limit: int) -> Setup:
         return msgspec.structs.replace(route, retry=msgspec.structs.replace(retry, limit=limit))
 
     policy = setup.rules[service.authority].policy
-    return _with_policy(
+    return with_policy(
         setup, service, msgspec.structs.replace(policy, routes=tuple(limited(route) for route in policy.routes))
     )
 
 
-def _budgeted(service: AppService) -> Profile:
+def budgeted(service: AppService) -> Profile:
     """A ServiceProfile that retries every route on Linkerd's default ratio, with a reserve of one a second."""
     return Profile(
         version=1,
@@ -167,7 +169,8 @@ def _budget_of(profile: Profile, budget: RetryBudgetSpec) -> Profile:
     return msgspec.structs.replace(profile, retry_budget=budget)
 
 
-def _unretried(profile: Profile) -> Profile:
+def unretried(profile: Profile) -> Profile:
+    """The profile without retries."""
     routes = tuple(msgspec.structs.replace(route, is_retryable=False) for route in profile.routes)
     return msgspec.structs.replace(profile, routes=routes)
 
@@ -198,17 +201,19 @@ def _at_control_plane(setup: Setup, component: str, kind: str) -> Iterator[Chang
 # ---- pieces ----------------------------------------------------------------------------------------------------------
 
 
-def _with_policy(setup: Setup, service: AppService, policy: OutboundPolicy) -> Setup:
+def with_policy(setup: Setup, service: AppService, policy: OutboundPolicy) -> Setup:
+    """The service's callers follow `policy`."""
     rules = setup.rules[service.authority]
     return replace(setup, rules={**setup.rules, service.authority: replace(rules, policy=policy)})
 
 
-def _with_profile(setup: Setup, service: AppService, profile: Profile) -> Setup:
+def with_profile(setup: Setup, service: AppService, profile: Profile) -> Setup:
+    """The service's callers follow `profile`, which goes before its policy."""
     rules = setup.rules[service.authority]
     return replace(setup, rules={**setup.rules, service.authority: replace(rules, profile=profile)})
 
 
-def _with_service(setup: Setup, service: AppService) -> Setup:
+def with_service(setup: Setup, service: AppService) -> Setup:
     """A fault that hits every replica of the service hits the added ones too."""
     before = setup.app.service(service.name).replicas
     faults = tuple(

@@ -147,6 +147,11 @@ class AppPod:
     def busy(self) -> int:
         return self._busy
 
+    @property
+    def backlog(self) -> int:
+        """All that is in the pod: served, queued, or come while it was frozen."""
+        return self._busy + len(self._queue) + len(self._parked)
+
     # ---- requests
 
     def arrive(self, trial: Try, route: RouteModel) -> None:

@@ -95,6 +95,10 @@ class LoadGenerator(Entry):
         if self._rate > 0 and self._steps:
             self._agenda.put(self._agenda.now + self._gaps.next() / self._rate, self)
 
+    def offer(self, rate: float) -> None:
+        """Journeys a second from the next arrival on."""
+        self._rate = rate
+
     def happen(self) -> None:
         now = self._agenda.now
         again = now + self._gaps.next() / self._rate

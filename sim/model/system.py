@@ -56,6 +56,7 @@ class System:
         self.parameters = parameters
         self._end = setup.end if end is None else end
         self._load_from = max(start, load_from)
+        self._loaded = False
         bound = int(EVENTS_PER_SECOND_BOUND * max(1.0, self._end - start))
         self.calendar = Calendar(start, bound)
         self.agenda = self.calendar.agenda
@@ -199,18 +200,38 @@ class System:
 
     def run(self) -> Record:
         """Plays until every request of the window has had its timeout; returns the client's record."""
-        record = self.record
+        self.advance(self._end + self.setup.load.timeout)
+        return self.finish()
+
+    def advance(self, until: float) -> bool:
+        """Plays on until that second; False where the event bound ended the replication before. May be repeated."""
         try:
-            self.agenda.run_until(self._load_from)
-            self._load.start()
-            self.agenda.run_until(self._end + self.setup.load.timeout)
+            if not self._loaded and until > self._load_from:
+                self.agenda.run_until(self._load_from)
+                self._loaded = True
+                self._load.start()
+            self.agenda.run_until(until)
         except TooManyEvents as error:
-            record.stopped_at = error.at
+            self.record.stopped_at = error.at
+        return self.record.stopped_at is None
+
+    def finish(self) -> Record:
+        """Closes the record: what is still under way was never answered in time."""
+        record = self.record
         self._load.finish()
         record.settle()
         record.events = self.agenda.events
         record.handshake_failures = sum(proxy.handshake_failures for proxy in self._proxies)
         return record
+
+    def offer(self, rate: float) -> None:
+        """From the next arrival on, journeys come at this rate, a second; it must be above 0."""
+        self._load.offer(rate)
+
+    @property
+    def backlog(self) -> int:
+        """Requests inside the applications' pods now: being served, queued, or held by a freeze."""
+        return sum(pod.backlog for pods in self.pods.values() for pod in pods)
 
     # ---- for faults
 
