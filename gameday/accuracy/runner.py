@@ -106,9 +106,10 @@ class Runner:
         """Takes away what an earlier attempt left; a run that came to its end after the suite was killed is kept."""
         if (path / STORE).is_file():
             state, meta = _look(path)
-            while state == "running":
+            if state == "running":
                 self._say(f"{path.name}: is still running from before; waiting for its end")
-                time.sleep(5.0)
+            while state == "running":
+                time.sleep(2.0)
                 state, meta = _look(path)
             if state == "finished" and read_note(path) is None:
                 ended = Ended(int(meta.get("exit_code", Exit.HARNESS_FAILED)), 0.0)

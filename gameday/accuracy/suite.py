@@ -167,7 +167,7 @@ def _in_order(path: Path, chosen: list[tuple[Case, tuple[str, ...]]], seeds: int
 
 
 def _scenario(path: Path, case: Case, load: str) -> Scenario:
-    name = case.scenario if case.scenario in catalogue.names() else path.parent / case.scenario
+    name = path.parent / case.scenario if "/" in case.scenario else case.scenario
     try:
         return load_scenario(name, variant=case.variant, overrides=(f"load.rate={load}", *case.set))
     except InvalidScenario as error:

@@ -69,7 +69,7 @@ def test_a_runs_folder_follows_what_is_run_and_not_what_is_written_about_it(suit
     ("old", "new", "message"),
     [
         ("name: quiet", "name: kill", "two cases are named 'kill'"),
-        ("scenario: calm", "scenario: clam", "case quiet"),
+        ("scenario: calm", "scenario: clam", 'did you mean "calm"?'),
         ("part: held-out", "part: heldout", "Invalid enum value 'heldout'"),
         ("control: true", "contrl: true", "contrl"),
         ("kind: AccuracySuite", "kind: Suite", "Invalid enum value 'Suite'"),

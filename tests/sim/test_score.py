@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from itertools import combinations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sim.coverage import binomial_band, share_of
 from sim.results import Forecast, Prediction
-from sim.score import crps, detail, score
+from sim.score import LEVELS, crps, detail, score
 from sim.scoring_rules import brier
 
 VALUES = st.floats(-1e3, 1e3, allow_nan=False).map(lambda value: round(value, 6))
@@ -83,6 +85,26 @@ def test_a_moment_beyond_the_window_scores_by_how_sure_the_forecast_was_of_that(
     ]
     assert seconds[0] == pytest.approx(0.0)
     assert seconds[1] > 0.1
+
+
+def test_a_perfect_forecaster_covers_what_each_level_says() -> None:
+    """Forty runs of ten quantities that share half of their variance, forecast by ensembles of the same law."""
+    generator = np.random.default_rng(11)
+    runs = []
+    for _ in range(40):
+        common = generator.normal()
+        rows = []
+        for _ in range(10):
+            ensemble = np.sort(np.exp(0.3 * generator.normal(size=200))).tolist()
+            value = math.exp(0.3 * (math.sqrt(0.5) * common + math.sqrt(0.5) * generator.normal()))
+            rows.append(detail(prediction(ensemble, 1.0, quantity="p95"), value))
+        runs.append(rows)
+    for index, level in enumerate(LEVELS):
+        share = share_of([(float(sum(row.inside[index] for row in rows)), len(rows)) for rows in runs])
+        low, high = binomial_band(level, share.effective, 0.998)
+        assert share.value is not None
+        assert low <= share.value <= high
+        assert share.effective < 400
 
 
 def test_errors_are_taken_on_the_scale_on_which_discrepancies_add() -> None:
