@@ -58,6 +58,7 @@ PATTERNS = (
     "sim/model/control.py",
     "sim/model/draws.py",
     "sim/model/load.py",
+    "sim/model/processor.py",
     "sim/model/proxy.py",
     "sim/model/record.py",
     "sim/model/system.py",

@@ -10,13 +10,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from reports.cpu import cpu_by_process
 from reports.guide import METRICS, THROUGHPUT_SHARE, GuideMetric
 from reports.measure import handshake_failures
 from reports.notation import count, percent
-from reports.observe import EXPIRES, LOAD_SERVICE, REFRESHED, cumulative_buckets
+from reports.observe import EXPIRES, REFRESHED, cumulative_buckets
 from reports.quantiles import histogram_quantile
 from reports.run import Run, Window
-from reports.series import pod_of, service_of
+from reports.series import LOAD_SERVICE, pod_of, service_of
 
 STATUSES = "outbound_http_route_request_statuses_total"
 
@@ -122,7 +123,7 @@ def throughput(run: Run, window: Window) -> Found:
 
 
 def proxy_cpu(run: Run, window: Window) -> Found:
-    used = _cpu_by_process(run, window)
+    used = cpu_by_process(run, window)
     seconds = window[1] - window[0]
     shares: dict[str, float] = {}
     for process, proxy in used.items():
@@ -208,18 +209,3 @@ def certificates_renewed(run: Run, window: Window) -> int:
         for at in series.times[1:]
         if window[0] < at <= window[1]
     )
-
-
-def _cpu_by_process(run: Run, window: Window) -> dict[str, float]:
-    """CPU seconds used in the window by process; a figure that falls is a new process's, counting from 0."""
-    used: dict[str, float] = defaultdict(float)
-    last: dict[str, float] = {}
-    for usage in run.usage:
-        if usage.at > window[1]:
-            break
-        before = last.get(usage.process)
-        last[usage.process] = usage.cpu_seconds
-        if before is None or usage.at < window[0]:
-            continue
-        used[usage.process] += usage.cpu_seconds - before if usage.cpu_seconds >= before else usage.cpu_seconds
-    return dict(used)

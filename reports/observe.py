@@ -7,14 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from itertools import pairwise
 
+from reports.cpu import cpu_window
 from reports.measure import attempts_by_service
 from reports.run import Run
-from reports.series import Metrics, Series, pod_of, service_of
+from reports.series import LOAD_SERVICE, Metrics, Series, pod_of, service_of
 from reports.store import RunStore
 from scenarios.model import Scenario
 from sim.observation import ClientSample, Observation, PodState, RouteTimes
 
-LOAD_SERVICE = "loadgen"
 EXPIRES = "control_identity_cert_expiration_timestamp_seconds"
 REFRESHED = "control_identity_cert_refresh_timestamp_seconds"
 
@@ -34,6 +34,7 @@ def observation(store: RunStore, scenario: Scenario, start: float, end: float) -
         pods=pods(run.metrics, end),
         load_pods=max(1, len({pod for pod in _proxied_pods(run.metrics) if service_of(pod) == LOAD_SERVICE})),
         proxy_latency=proxy_latency(run.metrics, start, end),
+        cpu=cpu_window(run, scenario, start, end),
         world=str(run.meta.get("world", "local")),
     )
 

@@ -21,6 +21,8 @@ _LABEL = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*,?
 _ESCAPE = re.compile(r"\\(.)")
 _ESCAPED = {"n": "\n", '"': '"', "\\": "\\"}
 START_TIME = "process_start_time_seconds"
+LOAD_SERVICE = "loadgen"
+"""The pod that the load enters through, as if it were a service."""
 
 
 @lru_cache(maxsize=65_536)

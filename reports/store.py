@@ -83,6 +83,12 @@ class Request:
         return latency <= (timeout if threshold is None else min(threshold, timeout))
 
 
+MACHINE_PROCESS = "machine"
+"""All that runs on the machine, this run or not; it has no memory of its own."""
+LOAD_PROCESS = "load"
+"""The load generator's own process, as opposed to its pod's proxy."""
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     at: float

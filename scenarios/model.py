@@ -61,8 +61,8 @@ class AppService:
     """Requests served at once by one replica; a worker is held until its request is answered, calls included."""
     queue: int
     """Requests that may wait for a worker in one replica, FIFO; the next one is answered 503."""
-    work: Literal["wait", "cpu"]
-    """Whether service time is spent waiting or burning CPU."""
+    work: Literal["wait", "cpu", "shared"]
+    """How service time is spent: waiting, burning CPU for one request after another, or for all of them in turns."""
     routes: tuple[AppRoute, ...]
     command: tuple[str, ...] | None = None
     """A program of the user's that listens on `$PORT` (and `$HOST`), in place of the workload."""

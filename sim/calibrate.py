@@ -29,6 +29,7 @@ import numpy as np
 from scenarios.model import Application, AppService, Scenario, SloSpec
 from sim.arrivals import Dispersion, dispersion
 from sim.calibration import Calibration
+from sim.cpu import fit_cpu
 from sim.distributions import LogNormal, WithStalls
 from sim.fit import RouteFit, fit_route
 from sim.model.draws import Streams
@@ -101,6 +102,7 @@ def calibrate(observation: Observation, scenario: Scenario) -> Calibration:
         workers=_workers(scenario.app, observation),
         ours=not observation.external,
         told_by=told_by,
+        cpu=fit_cpu(observation.cpu),
     )
     if observation.external:
         fitted = _from_proxies(start, observation, notes)

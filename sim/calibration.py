@@ -14,6 +14,7 @@ import numpy as np
 
 from scenarios.model import LoadSpec
 from sim.arrivals import Dispersion
+from sim.cpu import CpuFit
 from sim.distributions import LogNormal, WithStalls
 from sim.fit import RouteFit
 from sim.model.draws import Streams
@@ -64,6 +65,8 @@ class Calibration:
     """Load generator and application are ours and keep what their files declare."""
     told_by: dict[RouteKey, str] = field(default_factory=dict)
     """What told each route's self time."""
+    cpu: CpuFit | None = None
+    """None: the window does not tell, and processes do not slow each other down."""
 
     def draw(self, streams: Streams) -> Parameters:
         """One set of parameters that the baseline does not contradict."""
@@ -73,17 +76,19 @@ class Calibration:
         if self.overhead_points:
             overhead = overhead_at(self.overhead_points[int(generator.integers(len(self.overhead_points)))])
         overhead = overhead.scaled(drift)
+        hop = max(overhead.body.median + (self.cpu.hop_seconds if self.cpu is not None else 0.0), 0.001)
         return Parameters(
             times={key: fit.draw(generator) for key, fit in self.routes.items()},
             overhead=overhead,
             client_overhead=self.client_overhead,
             rate=self._rate(generator),
             failure_share=self._failure_share(generator),
-            handshake=LogNormal(2.0 * max(overhead.body.median, 0.001), 0.4),
-            discovery=LogNormal(4.0 * max(overhead.body.median, 0.001), 0.4),
+            handshake=LogNormal(2.0 * hop, 0.4),
+            discovery=LogNormal(4.0 * hop, 0.4),
             delays=drawn_delays(generator, self.delays),
             workers={service: fit.draw(generator) for service, fit in self.workers.items()},
             dispersion=self.dispersion.draw(generator),
+            cpu=self.cpu.draw(streams) if self.cpu is not None else None,
         )
 
     def best(self) -> Parameters:
@@ -96,6 +101,7 @@ class Calibration:
             failure_share=0.0,
             workers={service: fit.centre for service, fit in self.workers.items()},
             dispersion=self.dispersion.centre,
+            cpu=self.cpu.costs if self.cpu is not None else None,
         )
 
     def under(self, load: LoadSpec) -> Calibration:

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from scenarios.model import Scenario
+from sim import cpu
 from sim.calibrate import Calibration, calibrate, failures
 from sim.cold import cold_observation
 from sim.discrepancy import Learned, choose, load, with_discrepancy
@@ -36,10 +37,7 @@ FEWEST_REPLICATIONS = 40
 MOST_REPLICATIONS = 400
 PATIENCE = 1.25
 """How far over its time budget a forecast goes to have the fewest replications."""
-LIMITS = (
-    "The machine's CPU is not shared between processes in the model: load that a fault adds slows nothing but queues.",
-    "Latency overheads during the fault are those of the baseline.",
-)
+LIMITS = ("Latency overheads during the fault are those of the baseline.",)
 
 
 def make_forecast(
@@ -65,6 +63,7 @@ def make_forecast(
         calibration = calibrate(observation, scenario)
         task = make_task(setup, calibration, observation, seed, planned_injection_at, fan_step(setup))
         outcomes = players.play(_jobs(task), Clock(began, time_budget_seconds).enough)
+    limits[:0] = calibration.cpu.limits() if calibration.cpu is not None else [cpu.WITHOUT]
     stopped = [o.stopped_at for o in outcomes if o.stopped_at is not None]
     if stopped:
         limits.append(

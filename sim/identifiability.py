@@ -61,6 +61,11 @@ def findings(calibration: Calibration) -> tuple[Finding, ...]:
             found.append(_tail(f"tail of {service} {route}", times, fit.count))
     overheads = [parameters.overhead for parameters in drawn]
     found.append(_found("overhead of a hop", _means(overheads), "s", PRIOR_SPREAD[0], calibration.overhead_told_by))
+    if calibration.cpu is None:
+        found.append(_untold("CPU of a hop", "nobody counted it, and processes do not slow each other down"))
+    else:
+        hops = [parameters.cpu.hop_seconds for parameters in drawn if parameters.cpu is not None]
+        found.append(_found("CPU of a hop", hops, "s", PRIOR_SPREAD[0], "CPU time of the processes"))
     rates = [parameters.rate for parameters in drawn]
     arrived = f"{calibration.arrivals} arrivals" if calibration.arrivals else None
     rate = _found("arrival rate", rates, "/s", 1.0, arrived)
@@ -95,6 +100,8 @@ def summary_of(calibration: Calibration) -> dict[str, float | str | None]:
         "requests": float(calibration.total),
         "bad_requests": float(calibration.bad),
     }
+    if calibration.cpu is not None:
+        found.update(calibration.cpu.summary())
     for (service, route), fit in calibration.routes.items():
         found[f"self_time_mean_seconds {service} {route}"] = round(fit.distribution.mean, 6)
     for quantity, sigma in calibration.residual.items():

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,34 @@ class PodState:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessCpu:
+    """One process during the window."""
+
+    name: str
+    kind: Literal["proxy", "app", "client", "other"]
+    seconds: float
+    """CPU time."""
+    inbound: float = 0.0
+    """Requests to it: from peers at a proxy, served at an app."""
+    outbound: float = 0.0
+    """Requests of the app beside it; of the load generator at a client."""
+    burns: bool = False
+    """An app whose self times are CPU time, or whose ways are not known (`command`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CpuWindow:
+    """CPU time of the window."""
+
+    cores: float
+    seconds: float
+    """Length of the window."""
+    processes: tuple[ProcessCpu, ...]
+    machine_seconds: float | None = None
+    """Of everything on the machine, idle and waiting for disks apart; None: the world does not count it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """The baseline window and the state at its end."""
 
@@ -71,6 +100,8 @@ class Observation:
     """How many client proxies the load enters through."""
     proxy_latency: dict[str, RouteTimes] = field(default_factory=dict)
     """Inbound `response_latency_ms` of each service (all routes), for apps that count nothing themselves."""
+    cpu: CpuWindow | None = None
+    """None: nothing is known of who used the CPU."""
     world: str = "local"
     """Where it was seen; faults take their time there, and some reach further (`sim.setup.reached`)."""
     external: bool = False

@@ -41,6 +41,30 @@ DELAYS: dict[str, Delays] = {
 
 
 @dataclass(frozen=True, slots=True)
+class CpuCosts:
+    """CPU seconds that a request costs each process that it passes, and the machine that they share."""
+
+    cores: float
+    background: float = 0.0
+    """Cores that everything else on the machine uses."""
+    proxy_inbound: float = 0.0
+    """A request from a peer, at the proxy beside the app that serves it."""
+    proxy_outbound: float = 0.0
+    """A request of the app, at the proxy beside it."""
+    app_serve: float = 0.0
+    """A request, at the app; without what `work: cpu` burns."""
+    app_call: float = 0.0
+    """A call to another service, at the app that makes it."""
+    client: float = 0.0
+    """A request, at the load generator."""
+
+    @property
+    def hop_seconds(self) -> float:
+        """Of one hop, on all processes that it passes."""
+        return self.proxy_inbound + self.proxy_outbound + self.app_serve + self.app_call
+
+
+@dataclass(frozen=True, slots=True)
 class Parameters:
     """Of one replication."""
 
@@ -63,3 +87,5 @@ class Parameters:
     """By service, where an application is not ours and its file only guesses; else what the application file says."""
     dispersion: float = 1.0
     """Of the arrivals: variance over mean of counts in long intervals; 1 is Poisson."""
+    cpu: CpuCosts | None = None
+    """None: nothing is known of it, and processes do not slow each other down."""

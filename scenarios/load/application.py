@@ -98,7 +98,10 @@ def _service(name: str, node: Node, field: str, calls: list[_WrittenCall], probl
         replicas=fields.integer("replicas", 1, minimum=1, maximum=20),
         workers=fields.integer("workers", 32, minimum=1, maximum=10_000),
         queue=fields.integer("queue", 64, minimum=0, maximum=100_000),
-        work=cast(Literal["wait", "cpu"], fields.choice("work", ("wait", "cpu"), what="kind of work", default="wait")),
+        work=cast(
+            Literal["wait", "cpu", "shared"],
+            fields.choice("work", ("wait", "cpu", "shared"), what="kind of work", default="wait"),
+        ),
         routes=routes,
         command=command,
         health_path=health_path,

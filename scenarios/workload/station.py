@@ -16,7 +16,8 @@
     answer (held back while frozen); the worker takes the next from the queue
 
 Burning is done one request at a time, in order of starting, as a single-threaded runtime would; between two of them the
-loop reads its sockets, so that workers and queue fill as they do when waiting.
+loop reads its sockets, so that workers and queue fill as they do when waiting. With `work: shared` requests burn in
+turns of a millisecond, as threads do that share one core.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from scenarios.workload.faults import Faults
 from scenarios.workload.http import Request
 from scenarios.workload.metrics import Metrics
 
+TURN_SECONDS = 0.001
+"""What one request burns before the next one's turn, where work is shared."""
 _OVERLOADED = b'{"error":"queue full"}'
 _NOT_FOUND = b'{"error":"no such route"}'
 _OWN_FAILURE = b'{"error":"failed"}'
@@ -68,13 +71,16 @@ class _Route:
 class _Job:
     """One request that holds, or waits for, a worker."""
 
-    __slots__ = ("arrived", "failed", "open_calls", "request", "route", "stage", "started", "status")
+    __slots__ = ("arrived", "demand", "failed", "left", "open_calls", "request", "route", "stage", "started", "status")
 
     def __init__(self, request: Request, route: _Route, arrived: float) -> None:
         self.request = request
         self.route = route
         self.arrived = arrived
         self.started = 0.0
+        self.demand = 0.0
+        """CPU seconds of its self time where work is shared, and what is left of them."""
+        self.left = 0.0
         self.stage = 0
         self.open_calls = 0
         self.failed = False
@@ -156,9 +162,11 @@ class Station:
         now = perf_counter()
         self.metrics.waited(now - job.arrived)
         job.started = now
-        if self._service.work == "cpu":
+        if self._service.work != "wait":
             if not self._to_burn:
-                self._loop.call_soon(self._burn_next)
+                self._loop.call_soon(self._burn_next if self._service.work == "cpu" else self._burn_turn)
+            if self._service.work == "shared":
+                job.demand = job.left = sample(job.route.time, self._rng)
             self._to_burn.append(job)
             return
         seconds = sample(job.route.time, self._rng)
@@ -173,6 +181,24 @@ class Station:
         self._to_burn.popleft()
         if self._to_burn:
             self._loop.call_later(0, self._burn_next)
+        self._burned(job)
+
+    def _burn_turn(self) -> None:
+        """One turn of the job that waits longest for one."""
+        job = self._to_burn.popleft()
+        turn = min(job.left, TURN_SECONDS)
+        burn(turn)
+        job.left -= turn
+        if job.left > 0.0:
+            self._to_burn.append(job)
+        if self._to_burn:
+            self._loop.call_later(0, self._burn_turn)
+        if job.left <= 0.0:
+            # What it took depends on the others; its self time is what it burned.
+            job.started = perf_counter() - job.demand
+            self._burned(job)
+
+    def _burned(self, job: _Job) -> None:
         if self._faults.latency_seconds and self._faults.hits(job.route.name):
             self._loop.call_later(self._faults.latency_seconds, self._worked, job)
         else:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from scenarios.model import AppRoute, AppService
 from sim.agenda import Agenda
 from sim.model.draws import Draws
+from sim.model.processor import SharedProcessor, Thread
 from sim.model.proxy import Requester
 from sim.model.record import Tally
 
@@ -95,6 +96,8 @@ class AppPod:
         "_parked",
         "_queue",
         "_random",
+        "_serve_seconds",
+        "_shared",
         "_workers",
         "address",
         "alive",
@@ -107,6 +110,7 @@ class AppPod:
         "reached",
         "rejected",
         "service",
+        "thread",
     )
 
     def __init__(
@@ -127,12 +131,16 @@ class AppPod:
         self.reached = reached
         """Counts each request that reaches the pod's inbound proxy."""
         self.rejected = 0
+        self.thread: Thread | None = None
+        """The app's event loop; None where CPU is not modelled."""
+        self._serve_seconds = 0.0
         self._agenda = agenda
         self._workers = service.workers
         self._random = random
         self._busy = 0
         self._queue: deque[Work] = deque()
         self._burns = service.work == "cpu"
+        self._shared: SharedProcessor | None = SharedProcessor(agenda) if service.work == "shared" else None
         self._burning_until = -1e18
         self._held: list[tuple[Work, int]] = []
         """Answers that a freeze holds back, workers and all."""
@@ -152,11 +160,25 @@ class AppPod:
         """All that is in the pod: served, queued, or come while it was frozen."""
         return self._busy + len(self._queue) + len(self._parked)
 
+    def runs_on(self, thread: Thread, serve_seconds: float) -> None:
+        """Its process, and the CPU time that a request costs it."""
+        self.thread = thread
+        self._serve_seconds = serve_seconds
+
     # ---- requests
 
     def arrive(self, trial: Try, route: RouteModel) -> None:
-        """A request of a client proxy is here."""
-        self.reached.add(self._agenda.now)
+        """A request of a client proxy is here. What it waits for CPU is added to its way back."""
+        now = self._agenda.now
+        self.reached.add(now)
+        thread = self.thread
+        if thread is not None:
+            wait = thread.take(now, self._serve_seconds)
+            if not self._burns:  # such an app reads its sockets between two burns, and queues for the burning itself
+                trial.cpu_delay += wait
+            proxy = self.proxy
+            if proxy is not None and proxy.thread is not None:
+                trial.cpu_delay += proxy.thread.take(now, proxy.inbound_seconds)
         self._admit(Work(self, trial, route, self.epoch))
 
     def _admit(self, work: Work) -> None:
@@ -174,15 +196,25 @@ class AppPod:
 
     def _start(self, work: Work) -> None:
         agenda = self._agenda
-        at = agenda.now + work.route.times.next()
+        now = agenda.now
+        seconds = work.route.times.next()
+        fault = self.fault
+        latency = fault.latency if fault is not None and fault.latency and fault.hits(work.route.route) else 0.0
+        thread = self.thread
+        if self._shared is not None:
+            if thread is not None:
+                seconds *= thread.machine.joined(now, thread)
+                thread.free_at = max(now, thread.free_at) + seconds
+            self._shared.put(seconds, work, latency)
+            return
         if self._burns:
             # One burns at a time, in order of starting, as on a single-threaded runtime.
-            at += max(0.0, self._burning_until - agenda.now)
-            self._burning_until = at
-        fault = self.fault
-        if fault is not None and fault.latency and fault.hits(work.route.route):
-            at += fault.latency
-        agenda.put(at, work)
+            if thread is not None:
+                seconds = thread.take(now, seconds)
+            else:
+                self._burning_until = max(now, self._burning_until) + seconds
+                seconds = self._burning_until - now
+        agenda.put(now + seconds + latency, work)
 
     def worked(self, work: Work) -> None:
         """Its self time is over."""
@@ -259,6 +291,10 @@ class AppPod:
         self._held.clear()
         self._parked.clear()
         self._burning_until = -1e18
+        if self._shared is not None:
+            self._shared.clear()
+        if self.thread is not None:
+            self.thread.reset()
         broken, self.connections = list(self.connections), {}
         for connection in broken:
             connection.lost(self._agenda.now)  # first, so that no retry of the next line's picks one of these

@@ -15,6 +15,7 @@ from random import Random
 from scenarios.model import JourneyStep, LoadSpec
 from sim.agenda import Agenda, Entry
 from sim.model.draws import Draws
+from sim.model.processor import Thread
 from sim.model.proxy import ClientProxy, Outbound, Requester, Target
 from sim.model.record import Record
 
@@ -87,9 +88,16 @@ class LoadGenerator(Entry):
         self._until = until
         self._in_flight = 0
         self._turn = 0
+        self._thread: Thread | None = None
+        self._client_seconds = 0.0
         self._timeouts: deque[_Flight] = deque()
         """By their deadlines, which ascend since every request has the same timeout."""
         self._watching = False
+
+    def runs_on(self, thread: Thread, client_seconds: float) -> None:
+        """Its process, and the CPU time that a request costs it."""
+        self._thread = thread
+        self._client_seconds = client_seconds
 
     def start(self) -> None:
         if self._rate > 0 and self._steps:
@@ -125,6 +133,8 @@ class LoadGenerator(Entry):
         flight.outbound = None
         now = self._agenda.now
         at = now + self._overhead.next()
+        if self._thread is not None:
+            at += self._thread.take(now, self._client_seconds)
         if self._failure_share and status < 500 and self._random.random() < self._failure_share:
             status = 599
         self._record.add(flight.steps[flight.index].name, flight.intended_at, at - flight.intended_at, status)

@@ -10,7 +10,9 @@ under way: HTTP/2 tells a client which streams were never looked at (GOAWAY, REF
 to say so, and a killed one is not. With an un-meshed pod each connection carries one try at a time and idles out.
 
 A hop costs two calendar entries: the app's self time, and one for the way back, which bears the whole overhead of the
-hop. Giving the way there an entry of its own would cost a third more time.
+hop. Giving the way there an entry of its own would cost a third more time. CPU is charged where it is used, to server
+proxy and app when a request arrives and to client proxy and caller when its answer does; the waiting is borne by the
+way back as well.
 
 One file of more than 400 lines, because connection, try, request, cache entry and proxy call each other in a circle.
 """
@@ -29,6 +31,7 @@ from mesh.behavior.outcome import STATUS_OF, Cause
 from mesh.behavior.routes import Route
 from sim.agenda import Agenda, Call, Entry
 from sim.model.draws import Draws
+from sim.model.processor import Thread
 
 if TYPE_CHECKING:
     from sim.model.app import AppPod, RouteModel
@@ -106,7 +109,7 @@ class Connection:
 class Try(Entry):
     """One try of a request: the ticket that the backend passes around. It happens when its answer arrives."""
 
-    __slots__ = ("connection", "request", "sent_at", "status")
+    __slots__ = ("connection", "cpu_delay", "request", "sent_at", "status")
 
     def __init__(self, request: Outbound) -> None:
         self.when = 0.0
@@ -114,16 +117,21 @@ class Try(Entry):
         self.request: Outbound | None = request
         """None once nobody waits for the answer any more."""
         self.connection: Connection | None = None
+        self.cpu_delay = 0.0
+        """What it waited for CPU on its way."""
         self.sent_at = 0.0
         self.status = 0
 
     def answer(self, status: int) -> None:
         """The app answered; the answer is on its way."""
-        request = self.request
-        if request is not None:
+        connection = self.connection
+        assert connection is not None
+        proxy = connection.known.proxy
+        if proxy.thread is not None:  # an answer that nobody waits for any more costs the same
+            self.cpu_delay += proxy.answering(proxy.agenda.now)
+        if self.request is not None:
             self.status = status
-            proxy = request.proxy
-            proxy.agenda.put(proxy.agenda.now + proxy.overhead.next(), self)
+            proxy.agenda.put(proxy.agenda.now + proxy.overhead.next() + self.cpu_delay, self)
 
     def happen(self) -> None:
         request = self.request
@@ -428,6 +436,7 @@ class Known:
         assert request is not None
         ticket.connection = connection
         ticket.sent_at = self.proxy.agenda.now
+        ticket.cpu_delay = 0.0
         connection.tries[ticket] = None
         connection.pod.arrive(ticket, request.target.route)
 
@@ -476,10 +485,35 @@ class ClientProxy:
         self.leaf: float | None = None
         """When our leaf expires; None: we have none."""
         self.handshake_failures = 0
+        self.thread: Thread | None = None
+        """The proxy's event loop, and the app's beside it; None where CPU is not modelled (or there is no app)."""
+        self.app_thread: Thread | None = None
+        self.inbound_seconds = 0.0
+        self._outbound_seconds = 0.0
+        self._call_seconds = 0.0
         self._control = control
         self._discovery_idle = discovery_idle
         self._cache: DiscoveryCache[Known] = DiscoveryCache(discovery_idle, self._evict)
         self._sweep: Call | None = None
+
+    def runs_on(
+        self, thread: Thread, app: Thread | None, inbound_seconds: float, outbound_seconds: float, call_seconds: float
+    ) -> None:
+        """Its process and its app's, and the CPU time of a request from a peer, of one of the app, and of that to the
+        app."""
+        self.thread = thread
+        self.app_thread = app
+        self.inbound_seconds = inbound_seconds
+        self._outbound_seconds = outbound_seconds
+        self._call_seconds = call_seconds
+
+    def answering(self, now: float) -> float:
+        """What proxy and app take to handle a call whose answer is here, waiting for CPU included."""
+        thread, app = self.thread, self.app_thread
+        seconds = thread.take(now, self._outbound_seconds) if thread is not None else 0.0
+        if app is not None:
+            seconds += app.take(now, self._call_seconds)
+        return seconds
 
     def request(self, target: Target, requester: Requester) -> Outbound:
         """Sends the app's request on its way; it is `answered` exactly once, unless it is abandoned."""
@@ -548,6 +582,8 @@ class ClientProxy:
 
     def kill(self) -> None:
         """Everything the proxy knew and everyone who waited on it is gone."""
+        if self.thread is not None:
+            self.thread.reset()
         for authority, known in self._cache:
             for request in list(known.waiting):
                 request.requester = None

@@ -24,6 +24,7 @@ from sim.model.control import WATCHED, ControlPlane, LeafHolder
 from sim.model.draws import Draws, Streams
 from sim.model.faults import Unrepresented, process_of
 from sim.model.load import LoadGenerator, Step
+from sim.model.processor import Machine, Thread
 from sim.model.proxy import ClientProxy, Target
 from sim.model.record import Record, Tally
 from sim.observation import PodState
@@ -78,6 +79,8 @@ class System:
         self._pods_by_address: dict[str, AppPod] = {}
         self.pods: dict[str, list[AppPod]] = {}
         self._proxies: list[ClientProxy] = []
+        cpu = parameters.cpu
+        self._machine = Machine(cpu.cores, cpu.background) if cpu is not None else None
         self._overhead = streams.draws("overhead", parameters.overhead.block)
         self._handshake = streams.draws("handshake", parameters.handshake.block)
         self._balancing = streams.random("balancer")
@@ -154,6 +157,7 @@ class System:
             meshed,
         )
         self._proxies.append(proxy)
+        self._give_cpu(proxy, pod)
         if meshed:
             expires_at, next_attempt_at = self._leaves.of(name, service)
 
@@ -170,6 +174,17 @@ class System:
             self.calendar.process(self.control.renewal(holder))
         return proxy
 
+    def _give_cpu(self, proxy: ClientProxy, pod: AppPod | None) -> None:
+        """Processes of the machine for a pod: one app, and one proxy where it is meshed."""
+        machine, cpu = self._machine, self.parameters.cpu
+        if machine is None or cpu is None:
+            return
+        app = Thread(machine) if pod is not None else None
+        if pod is not None and app is not None:
+            pod.runs_on(app, cpu.app_serve)
+        if proxy.meshed:
+            proxy.runs_on(Thread(machine), app, cpu.proxy_inbound, cpu.proxy_outbound, cpu.app_call)
+
     def _add_load(self, routes: dict[tuple[str, str, str], Target]) -> LoadGenerator:
         spec = self.setup.load
         journeys = [
@@ -182,7 +197,7 @@ class System:
         proxies = [
             self._add_proxy(f"{LOAD_SERVICE}-{i}", LOAD_SERVICE, None, True) for i in range(self.setup.load_pods)
         ]
-        return LoadGenerator(
+        load = LoadGenerator(
             self.agenda,
             spec,
             journeys,
@@ -195,6 +210,9 @@ class System:
             self.record,
             self._end,
         )
+        if self._machine is not None and self.parameters.cpu is not None:
+            load.runs_on(Thread(self._machine), self.parameters.cpu.client)
+        return load
 
     # ---- playing
 

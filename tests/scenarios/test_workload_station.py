@@ -196,6 +196,22 @@ def test_burning_is_one_request_at_a_time(clock: Clock, monkeypatch: pytest.Monk
     assert [request.at for request in requests[:3]] == [1, 2, 3]
 
 
+def test_shared_work_is_burned_in_turns(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that start together end together, after what both of them need; their self time is what each burned."""
+
+    def burn(seconds: float) -> None:
+        clock.now += seconds
+
+    monkeypatch.setattr(station_module, "burn", burn)
+    replica = Replica(clock, workers=3, queue=0, work="shared")
+    requests = [replica.send() for _ in range(2)]
+    clock.run(10)
+    assert [request.at for request in requests] == pytest.approx([1.999, 2.0])
+    text = replica.station.metrics.exposition().decode()
+    (total,) = [line for line in text.splitlines() if line.startswith("app_service_seconds_sum")]
+    assert float(total.rpartition(" ")[2]) == pytest.approx(2.0)
+
+
 def test_an_unknown_route_is_404_and_takes_no_worker(clock: Clock) -> None:
     replica = Replica(clock)
     assert replica.send(path="/nowhere").status == 404

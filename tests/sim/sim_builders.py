@@ -42,7 +42,7 @@ def service(
     replicas: int = 1,
     workers: int = 1_000,
     queue: int = 1_000,
-    work: Literal["wait", "cpu"] = "wait",
+    work: Literal["wait", "cpu", "shared"] = "wait",
     **more: Any,
 ) -> AppService:
     """A service of one route that calls the `GET /` of others in turn."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
 from typing import Literal
 
 import numpy as np
@@ -16,9 +18,12 @@ import pytest
 from sim_builders import application, exponential, parameters_of, played, service, setup_of
 
 from scenarios.model import LoadSpec
+from sim.agenda import Agenda, Entry
 from sim.distributions import Distribution, LogNormal
 from sim.model.draws import Streams
+from sim.model.processor import Machine, SharedProcessor, Thread
 from sim.model.system import System
+from sim.parameters import CpuCosts
 
 BATCHES = 25
 WIDEST = 0.1
@@ -51,7 +56,7 @@ def requests(
     *,
     workers: int = 1,
     queue: int = 10**6,
-    work: Literal["wait", "cpu"] = "wait",
+    work: Literal["wait", "cpu", "shared"] = "wait",
     timeout: float = 1e4,
     seed: int = 1,
 ) -> list[tuple[float | None, int]]:
@@ -98,6 +103,99 @@ def test_a_burning_app_does_not_share_its_processor() -> None:
     rate = utilisation / times.mean
     served = latencies(requests(20_000 / rate, rate, times, workers=10_000, work="cpu"))
     assert float(np.mean(served)) > 1.1 * times.mean / (1 - utilisation)
+
+
+# ---- processors that are shared
+
+
+@pytest.mark.parametrize("times", [LogNormal(0.01, 0.0), LogNormal(0.01, 1.0), exponential(0.012)])
+def test_a_shared_processor_knows_the_mean_of_its_service_times_only(times: Distribution) -> None:
+    """M/G/1-PS is insensitive: E[T] = E[S]/(1-ρ) whatever the distribution (Kleinrock, Queueing Systems II, 4.4)."""
+    utilisation = 0.5
+    rate = utilisation / times.mean
+    rows = requests(20_000 / rate, rate, times, workers=10_000, work="shared")
+    close(latencies(rows), times.mean / (1 - utilisation), widest=0.15)
+
+
+def test_a_shared_processor_slows_each_request_by_the_same_factor() -> None:
+    """E[T | S = s] = s/(1-ρ): of two routes' requests, those ten times as long take ten times as long."""
+    agenda = Agenda()
+    processor = SharedProcessor(agenda)
+    random = Random(5)
+    sizes = (0.004, 0.04)  # half of the arrivals each
+    rate = 0.6 / (sum(sizes) / 2)
+    taken: dict[float, list[float]] = {size: [] for size in sizes}
+
+    class Job(Entry):
+        def __init__(self, size: float) -> None:
+            super().__init__()
+            self.size, self.begun = size, agenda.now
+
+        def happen(self) -> None:
+            taken[self.size].append(agenda.now - self.begun)
+
+    def arrive(left: int) -> None:
+        size = sizes[random.random() < 0.5]
+        processor.put(size, Job(size))
+        if left:
+            agenda.call_at(agenda.now + random.expovariate(rate), arrive, left - 1)
+
+    agenda.call_at(0.0, arrive, 30_000)
+    agenda.run_until(1e9)
+    assert processor.jobs == 0
+    for size in sizes:
+        close(taken[size], size / 0.4)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1.0])
+def test_processes_share_a_core_as_m_g_1_ps_on_average(sigma: float) -> None:
+    """Bursts of many processes on one core: E[T] = E[d]/(1-ρ), of any distribution."""
+    machine = Machine(1.0, 0.0)
+    draws = LogNormal(0.001, sigma).block(np.random.Generator(np.random.SFC64(7)), 60_000).tolist()
+    random = Random(8)
+    rate = 0.5 / LogNormal(0.001, sigma).mean
+    now, taken = 0.0, []
+    for burst in draws:
+        now += random.expovariate(rate)
+        taken.append(Thread(machine).take(now, burst))
+    close(taken, LogNormal(0.001, sigma).mean / 0.5)
+
+
+def test_a_process_of_its_own_is_an_m_d_1_queue_however_many_cores_there_are() -> None:
+    """An event loop uses one core at most: constant bursts wait ρ/(2(1-ρ)) of one."""
+    thread = Thread(Machine(8.0, 0.0))
+    random = Random(9)
+    now, taken = 0.0, []
+    for _ in range(60_000):
+        now += random.expovariate(700.0)
+        taken.append(thread.take(now, 0.001))
+    close(taken, 0.001 * (1 + 0.7 / (2 * 0.3)))
+
+
+def test_a_full_machine_does_what_its_cores_can_and_no_more() -> None:
+    """Six processes with work for three cores on two: one second's demand takes one and a half."""
+    machine = Machine(2.0, 0.0)
+    threads = [Thread(machine) for _ in range(6)]
+    for step in range(6_000):  # each asks for 0.5 ms each ms, for one second
+        threads[step % 6].take(step / 6_000.0, 0.0005)
+    assert max(thread.free_at for thread in threads) == pytest.approx(3.0 / 2.0, rel=0.1)
+
+
+def test_what_is_not_modelled_takes_its_share_of_the_cores() -> None:
+    assert Thread(Machine(2.0, 0.5)).take(0.0, 0.001) == pytest.approx(0.001)
+    assert Thread(Machine(2.0, 2.0)).take(0.0, 0.001) == pytest.approx(0.0015)
+
+
+@pytest.mark.parametrize(("cost", "named"), [("proxy_inbound", 100.0), ("app_serve", 100.0), ("client", 100.0)])
+def test_requests_beyond_what_one_process_can_do_are_late(cost: str, named: float) -> None:
+    """λ = 120/s at a process that can do 100/s falls behind by a sixth of each second; at 60/s it does not."""
+    app = application(service("only"))
+    for rate, late in ((60.0, False), (120.0, True)):
+        setup = setup_of(app, load=LoadSpec(rate, {"all": 1.0}, 10**6, 60.0), inject_seconds=20.0, recover_seconds=0.0)
+        costs = CpuCosts(cores=16.0, **{cost: 1.0 / named})
+        record = played(setup, replace(parameters_of(rate), cpu=costs))
+        last = [la for at, la in zip(record.intended_at, record.latency, strict=True) if at > 18 and la is not None]
+        assert (min(last) > 1.0) is late
 
 
 # ---- several workers

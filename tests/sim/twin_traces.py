@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from sim_builders import application, fault, parameters_of, rules_of, service, setup_of
 
@@ -20,11 +20,14 @@ from sim.distributions import LogNormal
 from sim.model.draws import Streams
 from sim.model.record import Record
 from sim.model.system import System
-from sim.parameters import Parameters
+from sim.parameters import CpuCosts, Parameters
 from sim.setup import Setup, read_setup
 
 COMPILED = not str(sim.agenda.__file__).endswith(".py")
 """Whether the twin that this process plays is machine code."""
+
+WORK: tuple[Literal["wait", "cpu", "shared"], ...] = ("wait", "cpu", "shared")
+"""Of the three services of the crowded scenario, when they share one core."""
 
 
 def traces() -> dict[str, Any]:
@@ -39,6 +42,10 @@ def traces() -> dict[str, Any]:
     setup = _crowded()
     parameters = parameters_of(setup.load.rate, overhead=LogNormal(0.001, 0.4))
     found["crowded"] = _trace(System(setup, parameters, Streams(2, 0)).run())
+    costs = CpuCosts(1.0, 0.2, 0.001, 0.001, 0.0005, 0.0005, 0.001)
+    shared = tuple(replace(s, work=work) for s, work in zip(setup.app.services, WORK, strict=True))
+    setup = replace(setup, app=replace(setup.app, services=shared))
+    found["contended"] = _trace(System(setup, replace(parameters, cpu=costs), Streams(3, 0)).run())
     return found
 
 

@@ -1,4 +1,7 @@
-"""CPU time and memory of processes, from /proc or, where there is none, from ps."""
+"""CPU time and memory of processes, from /proc or, where there is none, from ps; CPU time of the machine from /proc.
+
+The machine's time says what other programs use of the cores that a run shares with them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from reports.store import Usage
+from reports.store import MACHINE_PROCESS, Usage
 
 _HAS_PROC = Path("/proc/self/stat").exists()
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -30,6 +33,23 @@ def usage_of(processes: Mapping[str, int]) -> list[Usage]:
         cpu = (int(fields[11]) + int(fields[12])) / _TICKS
         found.append(Usage(now, name, cpu, int(fields[21]) * _PAGE))
     return found
+
+
+def usage_of_machine() -> list[Usage]:
+    """One entry: what all of the machine's cores have done since its start. None where there is no /proc."""
+    if not _HAS_PROC:
+        return []
+    # user nice system idle iowait irq softirq steal; the guests' time is in user's already.
+    ticks = [int(field) for field in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
+    idle = ticks[3] + ticks[4]
+    return [Usage(time.time(), MACHINE_PROCESS, (sum(ticks) - idle) / _TICKS, 0)]
+
+
+def cores() -> int:
+    """How many of them this process, and what it starts, may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _by_ps(processes: Mapping[str, int], now: float) -> list[Usage]:

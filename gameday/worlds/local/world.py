@@ -22,10 +22,10 @@ from gameday.scrape import Scraper
 from gameday.worlds.local.addresses import claim
 from gameday.worlds.local.layout import LOAD_SERVICE
 from gameday.worlds.local.supervisor import SPEC, WorldSpec
-from gameday.worlds.local.usage import usage_of
+from gameday.worlds.local.usage import cores, usage_of, usage_of_machine
 from loadtests.plan import LoadPlan, command, environment, write_plan
 from reports.run import scenario_to
-from reports.store import RunStore, Usage
+from reports.store import LOAD_PROCESS, RunStore, Usage
 from scenarios.model import Scenario
 
 UP_TIMEOUT_SECONDS = 90.0
@@ -46,6 +46,7 @@ class LocalWorld:
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._state: WorldState | None = None
         self._state_stamp = 0
+        self._load_pid: int | None = None
 
     # ---- up and down
 
@@ -110,13 +111,16 @@ class LocalWorld:
 
     async def observe(self, store: RunStore) -> None:
         """Scrapes from this very process, until cancelled."""
+        store.set_meta(cores=cores())
         await Scraper(store, self.scrape_targets, self.usage).run()
 
     async def start_load(self, plan: LoadPlan, log: Path) -> Child:
         """Locust as a child of the runner, behind the outbound proxy of the load generator's pod."""
         path = self._run_dir / "load-plan.json"
         write_plan(msgspec.structs.replace(plan, proxy=f"http://{self.load_entry()}"), path)
-        return await Child.start("load", command(), log, self._run_dir, environment(path))
+        child = await Child.start("load", command(), log, self._run_dir, environment(path))
+        self._load_pid = child.pid
+        return child
 
     # ---- where things are
 
@@ -136,7 +140,10 @@ class LocalWorld:
 
     def usage(self) -> list[Usage]:
         state = self._read()
-        return usage_of(state.processes) if state is not None else []
+        if state is None:
+            return []
+        load = {LOAD_PROCESS: self._load_pid} if self._load_pid is not None else {}
+        return [*usage_of({**state.processes, **load}), *usage_of_machine()]
 
     def load_entry(self) -> str:
         state = self._read()

@@ -100,7 +100,9 @@ def test_a_request_crosses_the_mesh_and_everything_is_measured(tmp_path: Path, t
         await until_answered(world, tiny)
         usage = {entry.process: entry for entry in world.usage()}
         assert {"front-0/app", "front-0/proxy", "loadgen-0/proxy", "control/identity"} <= usage.keys()
+        machine = usage.pop("machine", None)  # where there is /proc
         assert all(entry.cpu_seconds > 0 and entry.rss_bytes > 1e6 for entry in usage.values())
+        assert machine is None or machine.cpu_seconds > sum(entry.cpu_seconds for entry in usage.values())
         for name, url in world.scrape_targets():
             with urllib.request.urlopen(url, timeout=5.0) as answer:
                 assert answer.status == 200, name
