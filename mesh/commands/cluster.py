@@ -82,6 +82,19 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
         client.close()
 
 
+def fixed_namespaces(options: ClusterOptions) -> None:
+    """For commands that change the mesh itself: where its parts lie is fixed.
+
+    Raises:
+        CommandFailed: another namespace was asked for.
+    """
+    if (options.linkerd_namespace, options.viz_namespace) != (LINKERD_NAMESPACE, VIZ_NAMESPACE):
+        raise CommandFailed(
+            f"the mesh installs into {LINKERD_NAMESPACE} and {VIZ_NAMESPACE} only;"
+            " leave --linkerd-namespace (-L) and --viz-namespace out"
+        )
+
+
 def namespace_of(options: ClusterOptions, client: Client) -> str:
     """The namespace that `-n` names, else the context's own."""
     return options.namespace or client.namespace or "default"

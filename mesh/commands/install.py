@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from mesh.commands.cluster import DEFAULTS, ClusterOptions, connected
+from mesh.commands.cluster import DEFAULTS, ClusterOptions, connected, fixed_namespaces
 from mesh.commands.errors import CommandFailed
-from mesh.commands.output import applying, progress
+from mesh.commands.output import applying, progress, try_injection
 from mesh.commands.settings import DEFAULT_IDENTITY, DEFAULT_VALUES, IdentityOptions, ValueOptions
 from mesh.control.pki import InvalidCredentials
 from mesh.deploy.credentials import read_credentials
@@ -53,6 +53,7 @@ def install(
     ignore_cluster
         Do not look whether the cluster already has a mesh.
     """
+    fixed_namespaces(cluster)
     wanted = values.read(external=identity.external)
     definitions = [] if skip_crds else crd_objects(wanted)
     if crds:
@@ -78,6 +79,7 @@ def install(
 
     with connected(cluster) as client, applying():
         apply_mesh(client, definitions, objects, tell=progress)
+        try_injection(client)
     return 0
 
 

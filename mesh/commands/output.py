@@ -5,8 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from mesh.commands.errors import CommandFailed
+
+if TYPE_CHECKING:
+    from lightkube import Client
 
 
 def progress(line: str) -> None:
@@ -23,3 +27,17 @@ def applying() -> Iterator[None]:
         yield
     except (NotReady, RequestFailed) as error:
         raise CommandFailed(str(error)) from None
+
+
+def try_injection(client: Client) -> None:
+    """Waits until pods get a sidecar. Where this cannot be seen (no right to make pods in `default`, no injection
+    there), people are told, and nothing fails: the mesh itself serves."""
+    from mesh.deploy.apply import NotReady
+    from mesh.deploy.trial import wait_for_injection
+
+    try:
+        wait_for_injection(client, "default", ask=True)
+    except NotReady as error:
+        progress(f"not seen yet: {error}, and gameday mesh check")
+    else:
+        progress("new pods get a sidecar")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from mesh.api.durations import InvalidDuration, parse_duration
-from mesh.commands.cluster import DEFAULTS, ClusterOptions, connected
+from mesh.commands.cluster import DEFAULTS, ClusterOptions, connected, fixed_namespaces
 from mesh.commands.errors import CommandFailed
 from mesh.commands.output import applying, progress
 from mesh.commands.tables import Column, Output, print_table
@@ -86,6 +86,7 @@ def rotate_issuer(
     apply
         Apply it instead of printing it.
     """
+    fixed_namespaces(cluster)
     with connected(cluster) as client, applying():
         found = _installed(client)
         if found.values.identity.issuer.external:
@@ -127,6 +128,7 @@ def trust_anchors(
     """
     if add is not None and drop is not None:
         raise CommandFailed("--add and --drop are two steps, with the rotation of the issuer between them")
+    fixed_namespaces(cluster)
     with connected(cluster) as client, applying():
         found = _installed(client)
         if found.values.identity.external_ca:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mesh.commands.cluster import DEFAULTS, ClusterOptions, connected
+from mesh.commands.cluster import DEFAULTS, ClusterOptions, connected, fixed_namespaces
 from mesh.commands.errors import CommandFailed
 from mesh.commands.output import applying, progress
 
@@ -32,6 +32,7 @@ def uninstall(
     from mesh.deploy.owned import injected_pods, owned_objects
     from mesh.deploy.text import to_yaml
 
+    fixed_namespaces(cluster)
     with connected(cluster) as client, applying():
         pods = injected_pods(client)
         if pods and not force:
@@ -68,6 +69,7 @@ def prune(
     from mesh.deploy.owned import stale_objects
     from mesh.deploy.text import to_yaml
 
+    fixed_namespaces(cluster)
     with connected(cluster) as client, applying():
         try:
             found = read_installed(client)

@@ -10,9 +10,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mesh.commands.cluster import DEFAULTS, ClusterOptions, connected
+from mesh.commands.cluster import DEFAULTS, ClusterOptions, connected, fixed_namespaces
 from mesh.commands.errors import CommandFailed
-from mesh.commands.output import applying, progress
+from mesh.commands.output import applying, progress, try_injection
 from mesh.commands.settings import DEFAULT_IDENTITY, DEFAULT_VALUES, IdentityOptions, ValueOptions
 from mesh.control.pki import InvalidCredentials
 from mesh.deploy.credentials import changed_credentials
@@ -46,6 +46,7 @@ def upgrade(
     from mesh.deploy.apply import apply_mesh
     from mesh.deploy.installed import NotInstalled, read_installed
 
+    fixed_namespaces(cluster)
     with connected(cluster) as client, applying():
         try:
             found = read_installed(client)
@@ -62,6 +63,8 @@ def upgrade(
         objects = [] if crds else install_objects(wanted, credentials)
         if apply:
             apply_mesh(client, definitions, objects, tell=progress)
+            if objects:
+                try_injection(client)
         else:
             sys.stdout.write(to_yaml([*definitions, *objects]))
     return 0

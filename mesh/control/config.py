@@ -26,6 +26,7 @@ from mesh.behavior.renewal import MIN_REFRESH_SECONDS
 from mesh.control.log import LEVELS
 from mesh.control.names import (
     CONTROL_PLANE_NAMESPACE,
+    DEFAULT_CLUSTER_DOMAIN,
     DEFAULT_TRUST_DOMAIN,
     component_name,
     is_dns_name,
@@ -173,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--leaf-lifetime", type=_duration, default=86_400.0, metavar="DURATION", help="24h")
             command.add_argument("--clock-skew", type=_duration, default=20.0, metavar="DURATION", help="20s")
         if name != "identity":
+            command.add_argument("--cluster-domain", default=DEFAULT_CLUSTER_DOMAIN, help="end of Services' names")
             command.add_argument("--cluster-networks", type=_networks, default=CLUSTER_NETWORKS, metavar="CIDR,…")
             command.add_argument("--default-inbound-policy", choices=DEFAULT_POLICIES, default=DEFAULT_POLICIES[0])
             command.add_argument("--registry", type=Path, metavar="DIR")
@@ -207,13 +209,15 @@ def _discovery(flags: argparse.Namespace, component: str) -> DiscoveryConfig:
         raise InvalidFlags(f"--registry: {flags.registry} is not a directory")
     token: Path = getattr(flags, f"{component}_token")
     _read(token, "--token")
+    if not is_dns_name(flags.cluster_domain):
+        raise InvalidFlags(f"--cluster-domain: {flags.cluster_domain!r} is not a DNS name")
     if flags.min_refresh <= 0:
         raise InvalidFlags("--min-refresh: must be longer than zero")
     address: Address = flags.identity_addr or flags.identity_listen
     given = getattr(flags, "identity_name", None)
     name = given or component_name("identity", flags.trust_domain, flags.controller_namespace)
     identity = IdentityAddress(address.host, address.port, name)
-    cluster = Cluster(flags.trust_domain, flags.cluster_networks, flags.default_inbound_policy)
+    cluster = Cluster(flags.trust_domain, flags.cluster_domain, flags.cluster_networks, flags.default_inbound_policy)
     admission = flags.admission_listen if component == "policy" else None
     return DiscoveryConfig(
         _server(flags, component), flags.registry, identity, token, cluster, flags.min_refresh, admission

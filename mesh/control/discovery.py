@@ -35,12 +35,9 @@ FindTopic = Callable[[list[str], str], CreateTopic | None]
 class Discovery:
     """One registry, its watches, and the server that hands them out."""
 
-    def __init__(
-        self, registry: Registry, trust_domain: str, log: Log, metrics: Metrics, cluster: Cluster | None = None
-    ) -> None:
+    def __init__(self, registry: Registry, log: Log, metrics: Metrics, cluster: Cluster | None = None) -> None:
         self._registry = registry
-        self._trust_domain = trust_domain
-        self._cluster = cluster or Cluster(trust_domain=trust_domain)
+        self._cluster = cluster or Cluster()
         self._complaints = Complaints(log)
         self._log = log
         self._metrics = metrics
@@ -129,14 +126,14 @@ class Discovery:
     def _destination(self, parts: list[str], namespace: str) -> CreateTopic | None:
         match parts:
             case ["v1", "destinations", text]:
-                authority = parse_authority(text, self._trust_domain)
-                return lambda state: DestinationTopic(authority, namespace, self._trust_domain, self._complaints, state)
+                authority = parse_authority(text, self._cluster.domain)
+                return lambda state: DestinationTopic(authority, namespace, self._cluster, self._complaints, state)
         return None
 
     def _policy(self, parts: list[str], namespace: str) -> CreateTopic | None:
         match parts:
             case ["v1", "outbound", text]:
-                authority = parse_authority(text, self._trust_domain)
+                authority = parse_authority(text, self._cluster.domain)
                 return lambda state: OutboundTopic(authority, namespace, self._cluster, self._complaints, state)
             case ["v1", "inbound", own, pod, port]:
                 if not is_label(own) or not is_dns_name(pod) or not _is_port(port):

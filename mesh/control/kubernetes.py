@@ -121,7 +121,7 @@ class Cluster:
         log, metrics = process.tools(config.server)
         serves_policy = config.server.component == "policy"
         registry = KubernetesRegistry(self._api, READ_BY_POLICY if serves_policy else READ_BY_DESTINATION, log, metrics)
-        discovery = Discovery(registry, process.trust_domain, log, metrics, config.cluster)
+        discovery = Discovery(registry, log, metrics, config.cluster)
         credentials = server_credentials(config.server.local_name, process.anchors.certificates, require_client=True)
         process.anchors.on_change(credentials.trust)
         renewal = Renewal(credentials, config.identity, config.token, config.min_refresh, log, metrics)

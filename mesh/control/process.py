@@ -119,7 +119,7 @@ class Process:
         log, metrics = self.tools(config.server)
         assert config.registry is not None, "checked with the flags"
         files = RegistryFiles(config.registry, log, metrics)
-        discovery = Discovery(files, self._config.trust_domain, log, metrics, config.cluster)
+        discovery = Discovery(files, log, metrics, config.cluster)
         discovery.load()
         credentials = server_credentials(config.server.local_name, self._config.anchors, require_client=True)
         self.anchors.on_change(credentials.trust)

@@ -64,11 +64,11 @@ class DestinationTopic:
     """Endpoints and profile of one authority, for clients of one namespace."""
 
     def __init__(
-        self, authority: Authority, client_namespace: str, trust_domain: str, complaints: Complaints, state: State
+        self, authority: Authority, client_namespace: str, cluster: Cluster, complaints: Complaints, state: State
     ) -> None:
         self._authority = authority
         self._client_namespace = client_namespace
-        self._trust_domain = trust_domain
+        self._cluster = cluster
         self._complaints = complaints
         self._known = Known()
         self._endpoints = self._find(state)
@@ -92,10 +92,10 @@ class DestinationTopic:
         return messages
 
     def _find(self, state: State) -> dict[str, Endpoint] | None:
-        return endpoints_of(state.index, self._resolved(state), self._trust_domain, self._known)
+        return endpoints_of(state.index, self._resolved(state), self._cluster.trust_domain, self._known)
 
     def _resolved(self, state: State) -> Authority:
-        return resolve(state.index, self._authority, self._trust_domain)
+        return resolve(state.index, self._authority, self._cluster.domain)
 
     def _whole(self, state: State) -> WatchMessage:
         if self._endpoints is None:
@@ -143,7 +143,7 @@ class OutboundTopic:
 
     def _make(self, state: State) -> OutboundPolicy:
         index, cluster = state.index, self._cluster
-        authority = resolve(index, self._authority, cluster.trust_domain)
+        authority = resolve(index, self._authority, cluster.domain)
         if authority.ip:
             network = find_egress_network(index.egress_networks, authority.ip, self._client_namespace, cluster.networks)
             if network is not None:

@@ -27,6 +27,7 @@ class Config:
     namespace: str
     controller_namespace: str
     trust_domain: str
+    cluster_domain: str
     identity: IdentitySettings | None
     """None: no certificate, no tap."""
     tap_token: Path | None
@@ -53,6 +54,7 @@ def parse(arguments: Sequence[str]) -> Config:
     parser.add_argument("--token", type=Path, metavar="FILE")
     parser.add_argument("--trust-anchors", type=Path, metavar="FILE", help="PEM")
     parser.add_argument("--trust-domain", default="cluster.local")
+    parser.add_argument("--cluster-domain", default="cluster.local", help="end of Services' names")
     parser.add_argument("--controller-namespace", default="linkerd")
     parser.add_argument("--identity-name", metavar="NAME", help="TLS name of identity's certificate")
     parser.add_argument("--local-name", metavar="NAME", help="TLS name of our own")
@@ -74,6 +76,7 @@ def parse(arguments: Sequence[str]) -> Config:
         namespace=flags.namespace,
         controller_namespace=flags.controller_namespace,
         trust_domain=flags.trust_domain,
+        cluster_domain=flags.cluster_domain,
         identity=_identity(flags),
         tap_token=flags.tap_token,
         scrape_interval=flags.scrape_interval,

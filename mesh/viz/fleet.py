@@ -49,7 +49,9 @@ class Observed:
 class Fleet:
     """The pods. Times are Unix seconds, given by the caller."""
 
-    def __init__(self) -> None:
+    def __init__(self, domain: str = "cluster.local") -> None:
+        self.domain = domain
+        """End of Services' names."""
         self.members: dict[PodKey, Member] = {}
         self.meanings = Meanings()
         self.observing_since: float | None = None

@@ -171,7 +171,8 @@ def _wanted(parent: Parent, to: Resource | None, services: set[tuple[str, str]] 
     if to.kind == "Namespace":
         return to.name in ("", parent.namespace)
     if to.kind == "Authority":
-        return to.name in ("", f"{parent.name}.{parent.namespace}.svc.cluster.local:{parent.port}", parent.name)
+        whole = to.name.startswith(f"{parent.name}.{parent.namespace}.svc.") and to.name.endswith(f":{parent.port}")
+        return whole or to.name in ("", parent.name)
     if to.namespace and parent.namespace != to.namespace:
         return False
     return to.name in ("", parent.name)

@@ -46,7 +46,7 @@ class Process:
         self._config = config
         self._log = Log("viz", config.log_level)
         self._counters = Counters()
-        self.fleet = Fleet()
+        self.fleet = Fleet(config.cluster_domain)
         self._kubernetes: KubernetesApi | None = None
         self._source, self._gate = self._where()
         self._leaf = LeafKeeper(config.identity, self._log, self._counters) if config.identity is not None else None

@@ -95,7 +95,7 @@ def _targets(to: Resource, fleet: Fleet) -> list[dict[str, Any]]:
         return [{"authority": to.name}]
     if to.kind == "Service":
         # Clients write a service's full name or a short one, with a port or none; without one any port is meant.
-        names = (f"{to.name}.{to.namespace}.svc.cluster.local", f"{to.name}.{to.namespace}", to.name)
+        names = (f"{to.name}.{to.namespace}.svc.{fleet.domain}", f"{to.name}.{to.namespace}", to.name)
         return [{"authority": name} for name in names]
     if to.kind == "Namespace" and to.name:
         return [{"destination": {"labels": {"namespace": to.name}}}]

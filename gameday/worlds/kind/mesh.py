@@ -6,7 +6,6 @@ and stays as it is, so its certificates must have the lifetimes that the scenari
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,19 +13,18 @@ from lightkube import Client
 from msgspec.structs import replace
 
 from gameday.errors import WorldFailed
-from gameday.worlds.kind.names import PROXY_CONTAINER, RUN_LABEL
+from gameday.worlds.kind.names import RUN_LABEL
 from mesh.api.durations import format_duration, parse_duration
 from mesh.api.values import Values
+from mesh.deploy import trial
 from mesh.deploy.apply import NotReady, apply_mesh, remove
 from mesh.deploy.credentials import create_credentials
 from mesh.deploy.installed import NotInstalled, read_installed
 from mesh.deploy.objects import crd_objects, install_objects
 from mesh.deploy.owned import owned_objects
-from mesh.deploy.paths import RequestFailed, request
-from mesh.kube.kinds import POD
+from mesh.deploy.paths import RequestFailed
 from scenarios.model import IdentitySettings
 
-INJECTION_SECONDS = 60.0
 INBOUND_CONNECT = "300ms"
 """The proxy's own default, which the embedded world has."""
 CLUSTER_WIDE = ("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Namespace")
@@ -77,29 +75,15 @@ def uninstall(client: Client) -> None:
 
 
 def wait_for_injection(client: Client, namespace: str) -> None:
-    """Returns once a pod that is made in `namespace` gets a sidecar; asked with pods that are made for show only.
-
-    The injector is ready a moment before the API server has heard of its certificate and the nodes of its address, and
-    until then its webhook is passed over (failurePolicy Ignore): pods would come up outside the mesh.
+    """Returns once a new pod of `namespace` gets a sidecar.
 
     Raises:
-        WorldFailed: none does after `INJECTION_SECONDS`.
+        WorldFailed: none does.
     """
-    container = {"name": "trial", "image": "trial"}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "trial"}, "spec": {"containers": [container]}}
-    deadline = time.monotonic() + INJECTION_SECONDS
-    why = "its webhook was passed over"
-    while time.monotonic() < deadline:
-        try:
-            made = request(client, "POST", POD.path(namespace), params={"dryRun": "All"}, json=pod)
-        except RequestFailed as error:
-            why = str(error)  # the namespace's own service account may not be there yet
-        else:
-            spec = made["spec"]
-            if any(c["name"] == PROXY_CONTAINER for c in [*spec["containers"], *spec.get("initContainers", ())]):
-                return
-        time.sleep(0.3)
-    raise WorldFailed(f"no pod in namespace {namespace} gets a sidecar: {why}; see the injector's log")
+    try:
+        trial.wait_for_injection(client, namespace)
+    except NotReady as error:
+        raise WorldFailed(str(error)) from None
 
 
 def unfit(client: Client, identity: IdentitySettings) -> str | None:

@@ -15,7 +15,7 @@ from mesh.api.resources import (
     TargetRef,
 )
 from mesh.behavior.authz import CLUSTER_NETWORKS, DEFAULT_POLICIES, parse_network
-from mesh.control.names import CONTROL_PLANE_NAMESPACE, DEFAULT_TRUST_DOMAIN, identity_name
+from mesh.control.names import CONTROL_PLANE_NAMESPACE, DEFAULT_CLUSTER_DOMAIN, DEFAULT_TRUST_DOMAIN, identity_name
 from mesh.control.translate.problems import FieldPath
 
 GROUP = "policy.linkerd.io"
@@ -27,6 +27,9 @@ class Cluster:
     """What holds for the whole cluster."""
 
     trust_domain: str = DEFAULT_TRUST_DOMAIN
+    """End of identities' names."""
+    domain: str = DEFAULT_CLUSTER_DOMAIN
+    """End of Services' names."""
     networks: tuple[str, ...] = CLUSTER_NETWORKS
     """For the `cluster-…` policies and for ServerAuthorizations without networks."""
     default_policy: str = CLUSTER_DEFAULT

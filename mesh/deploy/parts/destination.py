@@ -76,6 +76,8 @@ def _arguments(component: str, port: int, admin: int) -> list[Node]:
         Ref("identity.issuer.minRefresh"),
         "--trust-domain",
         Ref("identityTrustDomain"),
+        "--cluster-domain",
+        Ref("clusterDomain"),
         "--cluster-networks",
         Ref("clusterNetworks"),
         "--default-inbound-policy",

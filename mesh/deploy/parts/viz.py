@@ -48,6 +48,8 @@ def viz() -> list[Node]:
         pod.ANCHORS_FILE,
         "--trust-domain",
         Ref("identityTrustDomain"),
+        "--cluster-domain",
+        Ref("clusterDomain"),
         "--scrape-interval",
         Ref("viz.scrapeInterval"),
         "--log-level",

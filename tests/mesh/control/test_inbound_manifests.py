@@ -236,7 +236,7 @@ class Registry:
         log, _ = silent_log()
         metrics = Metrics()
         files = RegistryFiles(path, log, metrics)
-        self.discovery = Discovery(files, "cluster.local", log, metrics, Cluster())
+        self.discovery = Discovery(files, log, metrics, Cluster())
         self.discovery.load()
         self.policy = PortPolicy("all-unauthenticated")
         self.messages: list[InboundPolicy] = []

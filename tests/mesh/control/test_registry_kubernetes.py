@@ -46,7 +46,7 @@ class World:
         self.metrics = Metrics()
         log, self.said = silent_log()
         self.registry = KubernetesRegistry(api.client(), tuple(TYPES), log, self.metrics, QUICK)
-        self.discovery = Discovery(self.registry, "cluster.local", log, self.metrics)
+        self.discovery = Discovery(self.registry, log, self.metrics)
 
     async def start(self) -> None:
         await self.registry.first()

@@ -13,6 +13,7 @@ from mesh.control.discovery import Discovery
 from mesh.control.http import Request, Response, Watch
 from mesh.control.metrics import Metrics
 from mesh.control.registry.files import RegistryFiles, RegistryUnreadable
+from mesh.control.translate.authorizations import Cluster
 from tests.mesh.control.builders import CART, silent_log
 
 AUTHORITY = "cart.shop.svc.cluster.local:8080"
@@ -51,7 +52,7 @@ class Registry:
         self.path = path
         self.metrics = Metrics()
         self.log, self.said = silent_log()
-        self.discovery = Discovery(RegistryFiles(path, self.log, self.metrics), "cluster.local", self.log, self.metrics)
+        self.discovery = Discovery(RegistryFiles(path, self.log, self.metrics), self.log, self.metrics)
 
     def write(self, name: str, text: str) -> None:
         """As the world writes: whole, by rename."""
@@ -103,6 +104,22 @@ def test_a_watch_begins_with_a_snapshot_of_endpoints_and_profile(registry: Regis
     ]
     assert isinstance(profile, Profile)
     assert not profile.exists
+
+
+def test_services_are_asked_for_by_the_clusters_own_domain(registry: Registry) -> None:
+    cluster = Cluster(domain="corp.example")
+    discovery = Discovery(RegistryFiles(registry.path, registry.log, Metrics()), registry.log, Metrics(), cluster)
+    discovery.load()
+    handler = discovery.destination_handler()
+    answer = handler(Request("GET", "/v1/destinations/cart.shop.svc.corp.example:80", b""))
+    assert isinstance(answer, Watch)
+    lines = Lines()
+    answer.opened(lines)  # type: ignore[arg-type]
+    endpoints, _ = lines.take()
+    assert endpoints.endpoints[0].identity == CART  # the trust domain is another thing
+    refused = handler(Request("GET", f"/v1/destinations/{AUTHORITY}", b""))
+    assert not isinstance(refused, Watch)
+    assert (refused.status, b"svc.corp.example:PORT" in refused.body) == (400, True)
 
 
 def test_a_pod_that_falls_unready_is_removed_and_comes_back(registry: Registry) -> None:

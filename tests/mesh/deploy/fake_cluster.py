@@ -24,6 +24,8 @@ class FakeCluster(FakeApi):
         super().__init__()
         self.rolls_out = True
         """Whether Deployments get their pods ready."""
+        self.injects = True
+        """Whether its injector answers."""
         self.kubeconfig = ""
 
     def find(self, plural: str, name: str, namespace: str = "") -> Object | None:
@@ -35,6 +37,14 @@ class FakeCluster(FakeApi):
     def names(self) -> set[tuple[str, str, str]]:
         """(plural, namespace, name) of everything."""
         return {(path.rpartition("/")[2], *key) for path, collection in self.objects.items() for key in collection}
+
+    def _create(self, path: str, namespace: str, body: Object) -> web.Response:
+        if path == "/api/v1/pods" and body["metadata"]["name"] == "gameday-trial":  # a dry run: nothing is stored
+            assert body["metadata"]["annotations"] == {"linkerd.io/inject": "enabled"}
+            if self.injects and self.find("deployments", "linkerd-proxy-injector", "linkerd"):
+                body["spec"]["initContainers"] = [{"name": "linkerd-proxy"}]
+            return web.json_response(body, status=201)
+        return super()._create(path, namespace, body)
 
     def _one(self, request: web.Request, path: str, key: Key, body: Object) -> web.Response:
         if request.method == "PATCH" and request.content_type == "application/apply-patch+yaml":

@@ -13,7 +13,7 @@ from mesh.api.values import VERSION, Image, dump_values, load_values
 from mesh.commands.app import app
 from mesh.commands.errors import CommandFailed
 from mesh.control import pki
-from mesh.deploy import apply
+from mesh.deploy import apply, trial
 from mesh.deploy.apply import NotReady, apply_mesh
 from mesh.deploy.credentials import CredentialFiles, create_credentials, read_credentials
 from mesh.deploy.objects import crd_objects, install_objects
@@ -182,6 +182,28 @@ def test_an_install_that_does_not_come_up_says_what_is_missing(fake: FakeCluster
             install_objects(values, credentials),
             wait=0.05,
         )
+
+
+def test_an_install_waits_until_pods_get_a_sidecar_and_says_where_they_do_not(
+    fake: FakeCluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("install", "--apply") == 0
+    assert "new pods get a sidecar" in capsys.readouterr().err
+    monkeypatch.setattr(trial, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(trial.wait_for_injection, "__kwdefaults__", {"ask": False, "wait": 0.01})
+    fake.injects = False
+    assert run("upgrade", "--apply") == 0
+    assert "no pod in namespace default gets a sidecar: its webhook was passed over" in capsys.readouterr().err
+    fake.forbidden.add("pods")
+    assert run("upgrade", "--apply") == 0
+    assert "pods is forbidden" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["install", "upgrade", "uninstall", "prune", "rotate-issuer", "trust-anchors"])
+def test_commands_that_change_the_mesh_refuse_another_namespace_than_its_own(fake: FakeCluster, command: str) -> None:
+    more = ("--anchor-certificate", "a", "--anchor-key", "b") if command == "rotate-issuer" else ()
+    assert "installs into linkerd and linkerd-viz only" in refusal(command, *more, "-L", "mesh-system")
+    assert fake.requests == []
 
 
 def test_a_refusal_of_the_api_server_is_one_line(fake: FakeCluster) -> None:
