@@ -82,7 +82,8 @@ bench: setup .bench/.ready
 # The acceptance protocol: hours with five seeds. It goes on where it was stopped; SEEDS=1 is a first look.
 SEEDS ?= 5
 accuracy: setup
-	$(BIN)/gameday accuracy --suite local --seeds $(SEEDS) --out docs/accuracy.md
+	@$(BIN)/gameday accuracy --suite local --seeds $(SEEDS) --out docs/accuracy.md; code=$$?; \
+	  if [ $$code -gt 1 ]; then exit $$code; fi
 
 clean:
 	rm -rf $(VENV) .uv .bench dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

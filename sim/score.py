@@ -5,7 +5,7 @@ the absolute error.
 
 Rows of different units are averaged, so each is in units of a scale of its own, the same for every forecast:
 
-    success_rate           0.05       five percentage points
+    …_rate, …_share        0.05       five percentage points
     p50, p95, p99          max(|measured|, 1 ms)     so errors are relative
     …_seconds              max(|measured|, 20 s)     a tenth of it is what issue and reference allow: two seconds
     anything else          max(|measured|, 1)        attempts, budgets: below one whole budget, absolute
@@ -40,6 +40,7 @@ __all__ = ["LEVELS", "Detail", "crps", "detail", "is_event", "is_moment", "scale
 SUCCESS_SCALE = 0.05
 SHORTEST_LATENCY_SCALE = 0.001
 SECONDS_SCALE = 20.0
+SHARES = ("_rate", "_share")
 LATENCIES = ("p50", "p95", "p99")
 EVENTS = ("metastable", "paged")
 LEVELS = (0.5, 0.8, 0.9)
@@ -81,7 +82,7 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
 
 def scale(quantity: str, measured: float) -> float:
     """What errors of this quantity are divided by."""
-    if quantity == "success_rate":
+    if quantity.endswith(SHARES):
         return SUCCESS_SCALE
     if quantity in LATENCIES:
         return max(abs(measured), SHORTEST_LATENCY_SCALE)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 from gameday.accuracy.evidence import Evidence
 from sim.coverage import Share, bootstrap, share_of
-from sim.score import LEVELS, Detail, is_event, is_moment
+from sim.score import LEVELS, SHARES, Detail, is_event, is_moment
 
 ENOUGH_REQUESTS = 5_000
 REQUIRED = 0.95
@@ -102,7 +102,7 @@ def invents(row: Detail) -> bool:
 
 
 def _differ(quantity: str, one: float, other: float) -> bool:
-    if quantity == "success_rate":
+    if quantity.endswith(SHARES):
         return abs(one - other) > EFFECT_SHARE
     if quantity in ("budget_spent", "attempts_per_request"):
         return abs(one - other) > EFFECT_RATIO * max(abs(other), 1.0)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gameday.accuracy.acceptance import lines, mark_moved
 from gameday.accuracy.evidence import Evidence, NoEvidence, read_evidence
 from gameday.accuracy.figures import write_figures
 from gameday.accuracy.learn import learn_discrepancy
@@ -141,7 +142,20 @@ def _write(suite: Suite, runner: Runner, folder: Path, options: AccuracyOptions)
         figures = write_figures(options.out, evidence)
         options.out.write_text(render(evidence, failures, suite.impossible, _command(options), figures))
         _say(f"wrote {options.out}: {len(evidence)} runs")
-    return Exit.HARNESS_FAILED if failures else Exit.HELD
+    missed = _print_acceptance(mark_moved(evidence))
+    return Exit.HARNESS_FAILED if failures else Exit.NOT_HELD if missed else Exit.HELD
+
+
+def _print_acceptance(evidence: Sequence[Evidence]) -> bool:
+    """Prints the acceptance lines of both halves; whether one was missed."""
+    missed = False
+    for part in ("tuning", "held-out"):
+        runs = [run for run in evidence if run.part == part]
+        for line in lines(runs) if runs else ():
+            missed |= line.met is False
+            verdict = "cannot tell" if line.met is None else "met" if line.met else "MISSED"
+            _say(f"{part:9} {verdict:12} {line.name} ({line.asked}): {line.found}")
+    return missed
 
 
 def _command(options: AccuracyOptions) -> str:
