@@ -74,7 +74,18 @@ def pod_of(pod: Json, image: str = "") -> Pod:
         },
         image_version=_image_version(spec, image),
         ip="" if spec.get("hostNetwork") else status.get("podIP", ""),
+        bypassing=_bypassing(spec, sidecars),
     )
+
+
+def _bypassing(spec: Json, sidecars: set[str]) -> tuple[str, ...]:
+    """A user id that only the image knows is not seen here."""
+    of_pod = (spec.get("securityContext") or {}).get("runAsUser")
+    running = [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]
+    users = {c["name"]: (c.get("securityContext") or {}).get("runAsUser", of_pod) for c in running}
+    own = users.pop(PROXY, None)
+    apps = {c["name"] for c in spec.get("containers") or []} | sidecars
+    return tuple(name for name, user in users.items() if own is not None and user == own and name in apps)
 
 
 def service_of(service: Json) -> Service:

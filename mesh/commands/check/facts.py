@@ -73,6 +73,8 @@ class Pod:
     image_version: str = ""
     """Tag of the mesh's image in it."""
     ip: str = ""
+    bypassing: tuple[str, ...] = ()
+    """Containers with the proxy's own user id: interception takes their connections for the proxy's."""
 
     @property
     def place(self) -> str:

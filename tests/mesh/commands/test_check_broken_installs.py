@@ -350,6 +350,11 @@ WARNINGS: dict[str, tuple[Facts, str, str]] = {
         "pods that are to be injected have a proxy",
         "shop/cart-2: is to be injected and has no linkerd-proxy",
     ),
+    "an app with the proxy's user id": (
+        broken(proxies=(replace(PROXY, pod=replace(APP, bypassing=("app",))),)),
+        "no app runs as the proxy's user",
+        "shop/cart-1: container app runs as the proxy's user",
+    ),
     "nothing meshed": (
         broken(proxies=(), data_pods=(), services=(), bundles=(), data_namespace="shop"),
         "data plane proxies are ready",

@@ -330,3 +330,22 @@ def test_pods_that_the_injector_would_have_taken_and_did_not_are_found() -> None
     api.lists["/api/v1/pods"] = [running("cart", "app", namespace="shop"), *others, ended, refusing]
     facts = gather(api.client(), replace(SCOPE, proxies=True))
     assert facts.unmeshed == ("shop/cart",)
+
+
+def test_containers_with_the_proxys_user_id_are_found() -> None:
+    def pod(of_pod: int | None, **users: int) -> dict[str, Any]:
+        made = running("cart", namespace="shop")
+        made["spec"]["securityContext"] = {"runAsUser": of_pod} if of_pod is not None else None
+        made["spec"]["containers"] = [{"name": "app"}, {"name": "log"}]
+        made["spec"]["initContainers"] = [
+            {"name": "migrate"},
+            {"name": "linkerd-proxy", "restartPolicy": "Always", "securityContext": {"runAsUser": 2102}},
+        ]
+        for container in made["spec"]["containers"]:
+            if container["name"] in users:
+                container["securityContext"] = {"runAsUser": users[container["name"]]}
+        return made
+
+    assert pod_of(pod(None)).bypassing == ()
+    assert pod_of(pod(None, app=2102, log=1)).bypassing == ("app",)
+    assert pod_of(pod(2102, log=1)).bypassing == ("app",)  # what ran before the proxy did not bypass it

@@ -114,6 +114,18 @@ def none_left_out(facts: Facts) -> Verdict:
     return warning(listed(lines), f"it started before the annotation, or while the injector was away; {RESTART}")
 
 
+def none_bypasses(facts: Facts) -> Verdict:
+    """Interception spares the proxy by its user id, and with it whatever else has that id."""
+    if not facts.proxies:
+        return SKIP
+    lines = [
+        f"{proxy.pod.place}: container {container} runs as the proxy's user, and nothing it sends is meshed"
+        for proxy in facts.proxies
+        for container in proxy.pod.bypassing
+    ]
+    return warning(listed(lines), "give it another runAsUser, or the proxy one (proxy.uid)") if lines else None
+
+
 def metrics_reachable(facts: Facts) -> Verdict:
     running = [proxy for proxy in facts.proxies if proxy.pod.phase == "Running"]
     if not running:
@@ -222,6 +234,7 @@ CATEGORIES = (
             Check("data plane namespace exists", namespace_exists),
             Check("data plane proxies are ready", proxies_ready, needs=("proxies",)),
             Check("pods that are to be injected have a proxy", none_left_out, needs=("unmeshed",)),
+            Check("no app runs as the proxy's user", none_bypasses, needs=("proxies",)),
             Check("data plane proxy metrics are reachable", metrics_reachable, needs=("proxies",)),
             Check("data plane is up-to-date", up_to_date),
             Check("data plane and cli versions match", client_agrees),
