@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gameday.accuracy.acceptance import lines, mark_moved
@@ -126,6 +126,7 @@ def _write(suite: Suite, runner: Runner, folder: Path, options: AccuracyOptions)
         except NoEvidence as none:
             failures.append(f"{run.name}: {none}")
             continue
+        found = replace(found, others=ended.others)
         if options.reforecast:
             inside = sum(row.inside[2] for row in found.rows)
             _say(f"{run.name}: {inside} of {len(found.rows)} inside 90 %, {found.replications} replications")

@@ -61,6 +61,8 @@ class Evidence:
     discrepancy: str
     compute_seconds: float
     replications: int
+    others: float | None = None
+    """Cores that other programs used meanwhile (`runner.Ended`)."""
     moved_rows: tuple[Detail, ...] = ()
     """Those that the fault moved (`acceptance.mark_moved`)."""
 

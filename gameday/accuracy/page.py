@@ -23,6 +23,7 @@ from sim.score import LEVELS, Detail, is_event
 
 K = TypeVar("K")
 MOST_MISSES = 60
+DISTURBED_CORES = 0.5
 
 INTRO = """\
 # Accuracy of the forecasts
@@ -57,6 +58,9 @@ def render(
         f"\nMade by `{command}`. Machine: {machine()}. Runs: {len(evidence)} ({len(tuning)} tuning and controls,"
         f" {len(held_out)} held out), {seeds} seeds."
     )
+    disturbed = sum((run.others or 0.0) > DISTURBED_CORES for run in evidence)
+    if disturbed:
+        text.append(f"**In {disturbed} of them other programs used more than {DISTURBED_CORES:g} cores** (see Runs).")
     text += ["", "## Acceptance", "", *_acceptance(tuning, held_out)]
     text += ["", "## Coverage and sharpness", "", *_coverage(tuning, held_out)]
     text += [line for file, caption in figures for line in ("", f"{caption}:", "", f"![{caption}]({file})")]
@@ -180,10 +184,17 @@ def _runs(evidence: Sequence[Evidence]) -> list[str]:
             _number(skill(run.moved_rows)),
             str(run.replications),
             f"{run.compute_seconds:.1f}",
+            _number(run.others),
         )
         for run in evidence
     ]
-    return _table(("case", "seed", "load", "part", "in 90 %", "skill, moved", "replications", "twin, s"), rows)
+    head = ("case", "seed", "load", "part", "in 90 %", "skill, moved", "replications", "twin, s", "others, cores")
+    return [
+        *_table(head, rows),
+        "",
+        "*Others*: CPU that programs other than the run's took meanwhile, as far as the machine tells. The twin cannot",
+        "know of it, so what such runs miss is as much the machine's as the model's.",
+    ]
 
 
 def _misses(evidence: Sequence[Evidence]) -> list[str]:

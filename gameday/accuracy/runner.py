@@ -7,6 +7,8 @@ anew. A run that outlived the suite is waited for.
 
 from __future__ import annotations
 
+import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -37,6 +39,8 @@ class Ended(msgspec.Struct, frozen=True):
     exit_code: int
     seconds: float
     why: str = ""
+    others: float | None = None
+    """Cores that programs other than the run's used on average, as far as the machine tells; None: it does not."""
 
     @property
     def is_scored(self) -> bool:
@@ -78,6 +82,7 @@ class Runner:
         for override in run.overrides:
             command += ["--set", override]
         began = time.monotonic()
+        busy, own = _busy_seconds(), _own_seconds()
         self._folder.mkdir(parents=True, exist_ok=True)
         output = self._folder / f"{run.folder}.log"
         patience = self.expected_seconds(run) + PATIENCE_SECONDS
@@ -97,7 +102,9 @@ class Runner:
         seconds = time.monotonic() - began
         if code in (Exit.HELD, Exit.NOT_HELD):
             self._overheads.append(seconds - run.seconds)
-        ended = Ended(int(code), round(seconds, 1), why)
+        now = _busy_seconds()
+        used = None if busy is None or now is None else max(0.0, now - busy - (_own_seconds() - own))
+        ended = Ended(int(code), round(seconds, 1), why, None if used is None else round(used / max(seconds, 1.0), 2))
         path.mkdir(parents=True, exist_ok=True)
         (path / NOTE).write_bytes(msgspec.json.encode(ended))
         return ended
@@ -125,6 +132,22 @@ class Runner:
 def _look(path: Path) -> tuple[str, dict[str, Any]]:
     with RunStore(path / STORE) as store:
         return rundir.state(store), store.meta()
+
+
+def _busy_seconds() -> float | None:
+    """CPU seconds that all programs used since the machine started; Linux only."""
+    try:
+        fields = [int(text) for text in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    user, nice, system, _, _, irq, softirq, steal = fields
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    """CPU seconds of this process and of its children that have ended, theirs included."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def read_note(path: Path) -> Ended | None:
