@@ -3,7 +3,7 @@
 2,000 requests a second, 200 endpoints of which some come and go twice a second, a scrape each second, policies and
 timeouts rewritten, certificates of a few seconds renewed; each change also alone, so that a stall has a name. Nothing
 may be lost. Stalls are noted inside the proxy (`benchmarks/probe.py`). Exit code 1 where
-a goal is missed.
+a goal is missed. `--stacks` shows where the loop was in each of the longest stalls.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from benchmarks.goals import Finding, show
 from benchmarks.load.steady import LAST_ANSWERS_SECONDS, Tally, command
 from benchmarks.machine import pinned, raise_descriptor_limit
-from benchmarks.probe import stalls
+from benchmarks.probe import Stall, stalls
 from benchmarks.scrape import Scraper, scrape, total
 from benchmarks.world import World, world
 
 LONGEST_MS = 5.0
+STALLS_SHOWN = 8
 MOVED = 20
 """Endpoints that go, and as many new ones that come, with each change."""
 
@@ -39,6 +40,7 @@ class Effort:
     leaf_lifetime: str = "6s"
     """Renewed after 70 % of it, and not more often than `min_refresh`."""
     min_refresh: str = "2s"
+    stacks: bool = False
 
 
 def endpoints(running: World, effort: Effort) -> Iterator[float]:
@@ -87,7 +89,11 @@ CHANGES: dict[str, Callable[[World, Effort], Iterator[float]]] = {
 def findings(effort: Effort, names: list[str] | None = None) -> Iterator[Finding]:
     """Of each kind of change: requests lost and the longest stall."""
     with world(
-        replicas=effort.replicas, leaf_lifetime=effort.leaf_lifetime, min_refresh=effort.min_refresh, probed=True
+        replicas=effort.replicas,
+        leaf_lifetime=effort.leaf_lifetime,
+        min_refresh=effort.min_refresh,
+        probed=True,
+        stacks=effort.stacks,
     ) as running:
         running.mesh.write_service(
             running.pods(effort.replicas + MOVED)
@@ -109,8 +115,20 @@ def _under(running: World, effort: Effort, name: str) -> Iterator[Finding]:
     yield Finding(f"{name}: requests lost", float(tally.lost), 0.0, "requests", remark=remark)
     yield Finding(f"{name}: scrapes lost", float(scraper.failed), 0.0, "scrapes")
     noted = stalls(running.mesh.directory / "stalls", began, ended)
-    shown = ", ".join(f"{each:.1f}" for each in noted[1:5])
-    yield Finding(f"{name}: longest stall", max(noted, default=0.0), LONGEST_MS, "ms", remark=f"then {shown}")
+    shown = "; ".join(_shown(each) for each in noted[:5])
+    yield Finding(
+        f"{name}: longest stall", max((each.ms for each in noted), default=0.0), LONGEST_MS, "ms", remark=shown
+    )
+    if effort.stacks:
+        for each in noted[:STALLS_SHOWN]:
+            print(f"{name}: {_shown(each)}", file=sys.stderr)
+            for stack, seen in each.stacks.items():
+                print(f"    {seen} × {stack}", file=sys.stderr)
+
+
+def _shown(stall: Stall) -> str:
+    collected = f", {stall.gc_ms:.1f} collecting {stall.collections}" if stall.gc_ms >= 0.1 else ""
+    return f"{stall.ms:.1f} (CPU {stall.cpu_ms:.1f}{collected})"
 
 
 def run_steady(running: World, rate: float, seconds: float) -> Tally:
@@ -162,11 +180,17 @@ def main() -> int:
         prog="python -m benchmarks.stalls", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=usual.seconds, help="for each kind of change")
+    parser.add_argument("--stacks", action="store_true", help="where the loop was (disturbs it)")
+    parser.add_argument("names", nargs="*", choices=[[], *CHANGES], metavar="change", help=", ".join(CHANGES))
     parser.add_argument("--rate", type=int, default=usual.rate)
     parser.add_argument("--replicas", type=int, default=usual.replicas)
     arguments = parser.parse_args()
     raise_descriptor_limit()
-    return show(findings(Effort(arguments.rate, arguments.replicas, arguments.seconds)))
+    return show(
+        findings(
+            Effort(arguments.rate, arguments.replicas, arguments.seconds, stacks=arguments.stacks), arguments.names
+        )
+    )
 
 
 if __name__ == "__main__":

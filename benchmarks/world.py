@@ -63,7 +63,13 @@ class World:
 
 @contextlib.contextmanager
 def world(
-    *, app: str = "small", replicas: int = 1, leaf_lifetime: str = "24h", min_refresh: str = "10s", probed: bool = False
+    *,
+    app: str = "small",
+    replicas: int = 1,
+    leaf_lifetime: str = "24h",
+    min_refresh: str = "10s",
+    probed: bool = False,
+    stacks: bool = False,
 ) -> Iterator[World]:
     """Started and answering; ended on the way out. Raises StartFailed, NotServing."""
     cores = Cores.here()
@@ -81,6 +87,8 @@ def world(
         module = PROBED if probed else "mesh.proxy"
         a = mesh.proxy("a", inbound=other_in, outbound=outbound, admin=admins["a"], app=app_port, module=module)
         a.environment["GAMEDAY_PROBE"] = str(directory / "stalls")
+        if stacks:
+            a.environment["GAMEDAY_PROBE_STACKS"] = "1"
         mesh.write_service([])
         with contextlib.ExitStack() as stack:
             stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))

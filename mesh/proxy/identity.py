@@ -23,9 +23,10 @@ import logging
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from random import Random
+from typing import TypeVar
 
 import msgspec
 
@@ -35,7 +36,7 @@ from mesh.proxy.config import Identity
 from mesh.proxy.control import ControlClient, ControlError
 from mesh.proxy.metrics import Registry
 from mesh.proxy.trust import TrustBundle
-from mesh.proxy.wire.tls import Contexts, anchored_context, make_contexts
+from mesh.proxy.wire.tls import Contexts, anchored_context, contexts_in_steps
 
 CERTIFY_TIMEOUT_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 0.5
@@ -45,6 +46,8 @@ CLOCK_LOOK_SECONDS = 30.0
 """How often the wall clock is looked at while waiting: it is what certificates go by, and it may be set."""
 
 log = logging.getLogger("identity")
+
+T = TypeVar("T")
 
 
 class IdentityClient:
@@ -66,6 +69,8 @@ class IdentityClient:
         self._refused = False
         """The last certificate we were given does not verify."""
         self._hurry = asyncio.Event()
+        self._adopting: asyncio.Task[None] | None = None
+        """New trust anchors."""
         self._renewed: list[Callable[[], None]] = []
         self._expiration = registry.gauges(
             "control_identity_cert_expiration_timestamp_seconds", "Unix second at which our leaf expires."
@@ -128,9 +133,8 @@ class IdentityClient:
         chain = "\n".join((response.leaf.strip(), *(part.strip() for part in response.intermediates)))
         while True:
             pem = self.trust.pem
-            contexts = make_contexts(pem, chain, self._key)
-            await asyncio.sleep(0)  # each of the two takes milliseconds: let others have their turn
-            not_after = verify_own(contexts, self._config.local_name)
+            contexts = await in_turns(contexts_in_steps(pem, chain, self._key))
+            not_after = await in_turns(verified_in_steps(contexts, self._config.local_name))
             if pem == self.trust.pem:
                 break  # else the anchors changed in that turn
         self._chain = chain
@@ -154,24 +158,35 @@ class IdentityClient:
         if not self._chain:
             self._hurry.set()
             return
-        contexts = make_contexts(self.trust.pem, self._chain, self._key)
-        # Each of the two takes milliseconds: let others have their turn.
-        asyncio.get_running_loop().call_soon(self._adopt, contexts, self.trust.pem, self._chain)
+        self._adopting = asyncio.get_running_loop().create_task(self._adopt(self.trust.pem, self._chain))
 
-    def _adopt(self, contexts: Contexts, pem: str, chain: str) -> None:
-        if (pem, chain) != (self.trust.pem, self._chain):
-            return  # overtaken by newer ones of either kind
+    async def _adopt(self, pem: str, chain: str) -> None:
+        contexts = await in_turns(contexts_in_steps(pem, chain, self._key))
+        verifies = True
         try:
-            verify_own(contexts, self._config.local_name)
+            await in_turns(verified_in_steps(contexts, self._config.local_name))
         except ssl.SSLError as error:
             log.warning("our certificate does not verify with the new trust anchors, asking for another: %s", error)
-            self._hurry.set()
-        if self._refused:
+            verifies = False
+        if (pem, chain) != (self.trust.pem, self._chain):
+            return  # overtaken by newer ones of either kind
+        if self._refused or not verifies:
             self._hurry.set()
         self._use(contexts)
 
 
-def verify_own(contexts: Contexts, name: str) -> float:
+async def in_turns(steps: Generator[None, None, T]) -> T:
+    """Goes through the steps, one in each turn of the loop: requests are served in between."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        await asyncio.sleep(0)
+
+
+def verified_in_steps(contexts: Contexts, name: str) -> Generator[None, None, float]:
     """Shakes hands with ourselves in memory: OpenSSL says whether peers will accept this certificate. Returns when it
     expires, in Unix seconds.
 
@@ -183,6 +198,7 @@ def verify_own(contexts: Contexts, name: str) -> float:
     server = contexts.server.wrap_bio(up, down, server_side=True)
     for _ in range(3):
         for end in (client, server):
+            yield
             try:
                 end.do_handshake()
             except ssl.SSLWantReadError:

@@ -13,11 +13,15 @@ makes an expiry drill honest. OpenSSL does all verification.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import ssl
 import tempfile
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol, cast
+
+from mesh.proxy.wire.handshakes import turns
 
 RECORD_BYTES = 16 * 1024
 
@@ -84,19 +88,37 @@ def make_contexts(trust_anchors: str, chain: str, key: str) -> Contexts:
     Raises:
         ssl.SSLError: the key does not belong to the leaf, or the PEM is broken.
     """
-    control, http2, http1, opaque = (anchored_context(trust_anchors) for _ in range(4))
-    http2.set_alpn_protocols([ALPN_HTTP2])
-    http1.set_alpn_protocols([ALPN_ACCEPTED])
-    opaque.set_alpn_protocols([ALPN_OPAQUE])
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _harden(server)
-    server.verify_mode = ssl.CERT_REQUIRED
-    server.load_verify_locations(cadata=trust_anchors)
-    server.num_tickets = 0
-    server.set_alpn_protocols([ALPN_HTTP2, ALPN_OPAQUE, ALPN_ACCEPTED])
-    contexts = Contexts(control, http2, http1, opaque, server)
-    _load_chain((control, http2, http1, opaque, server), chain, key)
-    return contexts
+    steps = contexts_in_steps(trust_anchors, chain, key)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            made: Contexts = done.value
+            return made
+
+
+def contexts_in_steps(trust_anchors: str, chain: str, key: str) -> Generator[None, None, Contexts]:
+    """The same, with a pause after each millisecond of work: all of it takes 5 ms, and requests wait meanwhile."""
+    made: list[ssl.SSLContext] = []
+    with _chain_file(chain, key) as path:
+        for protocol in ("", ALPN_HTTP2, ALPN_ACCEPTED, ALPN_OPAQUE):
+            context = anchored_context(trust_anchors)
+            if protocol:
+                context.set_alpn_protocols([protocol])
+            yield
+            context.load_cert_chain(path)
+            made.append(context)
+            yield
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        _harden(server)
+        server.verify_mode = ssl.CERT_REQUIRED
+        server.load_verify_locations(cadata=trust_anchors)
+        server.num_tickets = 0
+        server.set_alpn_protocols([ALPN_HTTP2, ALPN_OPAQUE, ALPN_ACCEPTED])
+        yield
+        server.load_cert_chain(path)
+    control, http2, http1, opaque = made
+    return Contexts(control, http2, http1, opaque, server)
 
 
 def anchored_context(trust_anchors: str) -> ssl.SSLContext:
@@ -114,16 +136,16 @@ def _harden(context: ssl.SSLContext) -> None:
     context.set_ecdh_curve("prime256v1")
 
 
-def _load_chain(contexts: tuple[ssl.SSLContext, ...], chain: str, key: str) -> None:
-    """Gives the contexts their certificate. `ssl` reads keys from files only, so the key passes through one that has
-    no name in any directory (Linux), or whose name lives for a moment in a private directory (elsewhere)."""
+@contextlib.contextmanager
+def _chain_file(chain: str, key: str) -> Iterator[str]:
+    """`ssl` reads keys from files only, so the key passes through one that has no name in any directory (Linux), or
+    whose name lives for a moment in a private directory (elsewhere)."""
     content = f"{chain.rstrip()}\n{key}".encode()
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("leaf")
         try:
             os.write(descriptor, content)
-            for context in contexts:
-                context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+            yield f"/proc/self/fd/{descriptor}"
         finally:
             os.close(descriptor)
         return
@@ -134,8 +156,7 @@ def _load_chain(contexts: tuple[ssl.SSLContext, ...], chain: str, key: str) -> N
             os.write(descriptor, content)
         finally:
             os.close(descriptor)
-        for context in contexts:
-            context.load_cert_chain(path)
+        yield path
 
 
 class Upper(Protocol):
@@ -170,6 +191,7 @@ class TlsShim(asyncio.Protocol):
         "_peer_ended",
         "_said_goodbye",
         "_upper",
+        "_waits",
         "_watcher",
         "transport",
     )
@@ -187,6 +209,8 @@ class TlsShim(asyncio.Protocol):
         self._closing = False
         self._peer_ended = False
         self._said_goodbye = False
+        self._waits = False
+        """For its turn to go on with the handshake."""
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made, before any use
 
     # ---- asyncio.Protocol
@@ -194,15 +218,16 @@ class TlsShim(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
         if not self._object.server_side:
-            self._shake()
+            self._go_on()
 
     def data_received(self, data: bytes) -> None:
         if self._closing or self._peer_ended:
             return
         self._incoming.write(data)
-        if self._upper is None and not (self._shake() and self._incoming.pending):
-            return
-        self._read()
+        if self._upper is None:
+            self._go_on()
+        else:
+            self._read()
 
     def eof_received(self) -> bool:
         if self._peer_ended and not self._closing:
@@ -227,6 +252,22 @@ class TlsShim(asyncio.Protocol):
             self._upper.resume_writing()
 
     # ---- inside
+
+    def _go_on(self) -> None:
+        """With the handshake: now, or when it is our turn; nothing is read until then."""
+        if not self._waits and not turns().take(self):
+            self._waits = True
+            self.transport.pause_reading()
+
+    def step(self) -> None:
+        """Our turn (`wire.handshakes`)."""
+        waited, self._waits = self._waits, False
+        if self._closing or self.transport.is_closing():
+            return
+        if waited:
+            self.transport.resume_reading()
+        if self._shake() and self._incoming.pending:
+            self._read()
 
     def _shake(self) -> bool:
         """Goes on with the handshake; whether it is done."""
