@@ -19,6 +19,7 @@ class Session:
         "port",
         "target",
         "tls",
+        "verdict",
     )
 
     @property
@@ -52,3 +53,5 @@ class Session:
         self.permit: Any = None
         """What the inbound policy decided for this connection, for `permit_generation` of the policy."""
         self.permit_generation = -1
+        self.verdict: Any = None
+        """What it decided last, for a request that is just being let in."""

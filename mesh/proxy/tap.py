@@ -23,7 +23,7 @@ import ipaddress
 import logging
 import socket
 import ssl
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
@@ -39,12 +39,16 @@ from mesh.proxy.wire.message import Headers
 
 MAX_SESSIONS = 8
 MAX_CONNECTIONS = 64
+"""That have not proved who they are; past it, a newcomer takes the place of one of the address that holds most. As many
+again of the identity that may tap."""
 ACCEPT_PAUSE_SECONDS = 0.1
 QUEUE_EVENTS = 1024
 MAX_WATCHED = 10_000
 """Requests that one session follows at a time."""
 MAX_HEAD_BYTES, MAX_BODY_BYTES = 16 * 1024, 64 * 1024
 REQUEST_TIMEOUT_SECONDS = 10.0
+FORBIDDEN_TIMEOUT_SECONDS = 1.0
+"""For the request of an identity that may not tap: it is read, so that 403 arrives, and not waited for."""
 WRITE_TIMEOUT_SECONDS = 30.0
 """A reader that takes nothing for so long is taken for dead."""
 MAX_TEXT = 4096
@@ -465,6 +469,9 @@ class TapServer:
         self._accepting: asyncio.Task[None] | None = None
         self._serving: set[asyncio.Task[None]] = set()
 
+        self._unknown: dict[asyncio.Task[None], str] = {}
+        """Connections that have not proved who they are, in the order of their coming, and their addresses."""
+
     def start(self, host: str, port: int) -> int:
         """Listens; returns the port."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -485,18 +492,33 @@ class TapServer:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                connection, _ = await loop.sock_accept(listener)
+                connection, peer = await loop.sock_accept(listener)
             except OSError as error:
                 log.warning("tap: %s", error)  # no descriptors left; the client waits in the backlog
                 await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
                 continue
             context = self._context()
-            if context is None or len(self._serving) >= MAX_CONNECTIONS:
+            if context is None or len(self._serving) - len(self._unknown) >= MAX_CONNECTIONS:
                 connection.close()
                 continue
+            if len(self._unknown) >= MAX_CONNECTIONS:
+                self._make_room()
             task = loop.create_task(self._handle(connection, context))
             self._serving.add(task)
-            task.add_done_callback(self._serving.discard)
+            self._unknown[task] = str(peer[0])
+            task.add_done_callback(self._over)
+
+    def _make_room(self) -> None:
+        """Ends the longest silence of the address that holds most connections: whoever may tap says so in
+        milliseconds, and a pod that only connects must not keep them out."""
+        (most, _), *_ = Counter(self._unknown.values()).most_common(1)
+        task = next(task for task, peer in self._unknown.items() if peer == most)
+        del self._unknown[task]
+        task.cancel()
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._serving.discard(task)
+        self._unknown.pop(task, None)
 
     async def _handle(self, connection: socket.socket, context: ssl.SSLContext) -> None:
         loop = asyncio.get_running_loop()
@@ -520,13 +542,17 @@ class TapServer:
                 connection.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        allowed = self._allowed in _names(writer.get_extra_info("peercert"))
+        task = asyncio.current_task()
+        if allowed and task is not None:
+            self._unknown.pop(task, None)
         try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
+            async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS if allowed else FORBIDDEN_TIMEOUT_SECONDS):
                 method, path, body = await _read_request(reader)
         except _BadRequest as error:
             await _answer(writer, error.status, str(error))
             return
-        if self._allowed not in _names(writer.get_extra_info("peercert")):
+        if not allowed:
             await _answer(writer, 403, "this identity may not tap")
         elif path.partition("?")[0] != "/v1/tap":
             await _answer(writer, 404, "there is only /v1/tap")

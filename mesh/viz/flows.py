@@ -43,12 +43,17 @@ UNREACHED_ERRORS = frozenset({"FAIL_FAST", "LOAD_SHED", "IO"})
 
 
 class Inbound(NamedTuple):
-    """Requests that arrived at a pod."""
+    """Requests that arrived at a pod, and by which Server and route they were let in."""
 
     client_id: str
     tls: str
     no_tls_reason: str
     target_addr: str
+    server_kind: str = ""
+    server: str = ""
+    server_port: str = ""
+    route_kind: str = ""
+    route: str = ""
 
 
 class Outbound(NamedTuple):
@@ -140,7 +145,8 @@ Labels = Mapping[str, str]
 def _endpoint(labels: Labels) -> Flow | None:
     get = labels.get
     if get("direction") == "inbound":
-        return Inbound(get("client_id", ""), get("tls", ""), get("no_tls_reason", ""), get("target_addr", ""))
+        names = ("client_id", "tls", "no_tls_reason", "target_addr", "srv_kind", "srv_name", "srv_port")
+        return Inbound(*(get(name, "") for name in (*names, "route_kind", "route_name")))
     if get("direction") == "outbound":
         return Outbound(
             get("dst_namespace", ""),

@@ -1,10 +1,11 @@
 """`stat-inbound`: what each Server and route of a workload let in, refused and limited, and how it went.
 
     inbound_http_authz_{allow,deny}_total, …_ratelimit_total     by Server and route: rate, refusals
-    response_total, response_latency_ms {direction="inbound"}    by the app's port: success, latency
+    response_total, response_latency_ms {direction="inbound"}    the same names: success, latency
 
-The proxies count success and latency by port and not by route. A row has them where its Server and route are all that
-the port has (or the pod, where a proxy serves one port); several routes of one port share them, and say None.
+Answers without the names of a Server (older proxies, Linkerd's in some places) belong to their port: a row has them
+where its Server and route are all that the port has (or the pod, where a proxy serves one port); several routes of one
+port share them, and say None.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def stat_inbound(fleet: Fleet, resource: Resource, since: float, until: float) -
             for name in (ALLOWED, DENIED, LIMITED):
                 verdicts[key][name] += tally.count(name)
             rates[key] += tally.count(ALLOWED) * one.factor
-        _share(one, by_port, answers, shared)
+        _share(one, group, by_port, answers, shared)
     rows = []
     for key in sorted(verdicts):
         group, server, port, route, kind = key
@@ -81,22 +82,28 @@ def stat_inbound(fleet: Fleet, resource: Resource, since: float, until: float) -
     return rows
 
 
-def _key(group: GroupKey, flow: Permission) -> RouteKey:
+def _key(group: GroupKey, flow: Permission | Inbound) -> RouteKey:
     server = f"default:{flow.server}" if flow.server_kind == "default" else flow.server
     return group, server, flow.server_port, flow.route or "default", flow.route_kind or "default"
 
 
 def _share(
-    one: Observed, by_port: dict[str, set[RouteKey]], answers: dict[RouteKey, Sum], shared: set[RouteKey]
+    one: Observed,
+    group: GroupKey,
+    by_port: dict[str, set[RouteKey]],
+    answers: dict[RouteKey, Sum],
+    shared: set[RouteKey],
 ) -> None:
-    """Gives a port's answers to the one route that the port has."""
+    """Gives answers to the route that they name, or to the one route that their port has."""
     everything = set().union(*by_port.values())
     ports = {_port(flow.target_addr) for flow in one.flows if isinstance(flow, Inbound)}
     for flow, tally in one.flows.items():
         if not isinstance(flow, Inbound):
             continue
-        port = _port(flow.target_addr)
-        keys = by_port.get(port) or (everything if len(ports) == 1 else set())
+        if flow.server:
+            keys = {_key(group, flow)}
+        else:
+            keys = by_port.get(_port(flow.target_addr)) or (everything if len(ports) == 1 else set())
         if len(keys) == 1:
             total = answers[next(iter(keys))]
             total.saw(one)

@@ -8,6 +8,7 @@ for the app fail fast after 1 s. The app is spoken to as its client spoke: HTTP/
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from random import Random
 from time import monotonic
 
@@ -26,6 +27,7 @@ QUEUE_CAPACITY = 10_000
 """linkerd2-proxy's default for its queues."""
 BACKOFF_MAX_SECONDS = 10.0
 ROUTE = Route("default")
+NO_LABELS: Mapping[str, str] = {}
 
 
 class _NoCredentials:
@@ -43,7 +45,7 @@ class AppPool:
         assert config.app is not None
         self._telemetry = telemetry
         self.address = str(config.app)
-        self._series: dict[tuple[str | None, str], EndpointSeries] = {}
+        self._series: dict[tuple[str | None, ...], EndpointSeries] = {}
         queue = QueueSpec(capacity=QUEUE_CAPACITY, failfast_seconds=config.inbound_failfast)
         self._drivers = []
         for multiplex in (Multiplex.NEVER, Multiplex.ALWAYS):
@@ -67,15 +69,21 @@ class AppPool:
             self._drivers.append(driver)
         self._http1, self._http2 = self._drivers
 
-    def series_for(self, client_identity: str | None, tls: str) -> EndpointSeries:
-        """The metrics of requests from that client."""
-        key = (client_identity, tls)
+    def series_for(
+        self, client_identity: str | None, tls: str, labels: Mapping[str, str] = NO_LABELS
+    ) -> EndpointSeries:
+        """The metrics of requests from that client. `labels`: by which Server, route and authorization they came."""
+        key = (client_identity, tls, *labels.values())
         series = self._series.get(key)
         if series is None:
-            labels = {"direction": "inbound", "tls": tls, "target_addr": self.address}
-            labels["client_id"] = client_identity or ""
-            series = self._series[key] = self._telemetry.endpoint(labels)
+            full = {"direction": "inbound", "tls": tls, "target_addr": self.address, **labels}
+            full["client_id"] = client_identity or ""
+            series = self._series[key] = self._telemetry.endpoint(full)
         return series
+
+    def forget_series(self) -> None:
+        """The policy changed: what its old names were counted in is let go, and in time dropped from the exposition."""
+        self._series.clear()
 
     def shut_down(self) -> None:
         for driver in self._drivers:

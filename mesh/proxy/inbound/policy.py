@@ -36,6 +36,7 @@ from mesh.behavior.authz import (
 from mesh.behavior.inbound_routes import InboundRouter
 from mesh.behavior.ratelimit import RateLimiter
 from mesh.proxy.metrics import Counter, Family, Registry
+from mesh.proxy.series import EndpointSeries
 from mesh.proxy.session import Session
 from mesh.proxy.wire.errors import Refused
 from mesh.proxy.wire.message import RequestHead
@@ -47,16 +48,20 @@ TCP_PROTOCOLS = ("detect", "opaque", "tls")
 log = logging.getLogger("proxy")
 
 
-class _Verdict:
+class Verdict:
     """What was decided for one connection, for one of its routes or for its bytes."""
 
-    __slots__ = ("counter", "refused", "said")
+    __slots__ = ("counter", "labels", "refused", "said", "series")
 
-    def __init__(self, counter: Counter, refused: Refused | None, said: str) -> None:
+    def __init__(self, counter: Counter, refused: Refused | None, said: str, labels: dict[str, str]) -> None:
         self.counter = counter
         self.refused = refused
         self.said = said
         """What to log each time; empty where nothing is to be said (allowed, and not by audit)."""
+        self.labels = labels
+        """`srv_*`, `route_*`, `authz_*`: by what it was decided."""
+        self.series: EndpointSeries | None = None
+        """The metrics of the requests that it lets in, from the first of them on."""
 
 
 class _Route:
@@ -96,11 +101,11 @@ class _Permit:
 
     __slots__ = ("admitted", "limited", "only", "routes")
 
-    def __init__(self, only: _Verdict | None, admitted: bool) -> None:
+    def __init__(self, only: Verdict | None, admitted: bool) -> None:
         self.only = only
         self.admitted = admitted
         """As a connection of opaque bytes."""
-        self.routes: dict[_Route | None, _Verdict] = {}
+        self.routes: dict[_Route | None, Verdict] = {}
         self.limited: dict[str, Counter] = {}
         """By the limit that was exceeded."""
 
@@ -182,6 +187,7 @@ class PortPolicy:
             verdict = permit.routes.get(route)
             if verdict is None:
                 verdict = permit.routes[route] = self._decide(session, route)
+        session.verdict = verdict
         verdict.counter.value += 1
         if verdict.said:
             log.info("%s", verdict.said)
@@ -209,10 +215,10 @@ class PortPolicy:
         session.permit_generation = self.generation
         return permit
 
-    def _decide(self, session: Session, route: _Route | None) -> _Verdict:
+    def _decide(self, session: Session, route: _Route | None) -> Verdict:
         if route is None:
             counter = self._series(self._no_route, session, {})
-            return _Verdict(counter, Refused.NO_ROUTE, "")
+            return Verdict(counter, Refused.NO_ROUTE, "", {})
         return self._judge(session, route.authorizations, route.labels, self._allowed, self._denied, "request")
 
     def _judge(
@@ -223,17 +229,18 @@ class PortPolicy:
         allowed: Family,
         denied: Family,
         what: str,
-    ) -> _Verdict:
+    ) -> Verdict:
         granted = first_that_allows(authorizations, parse_address(session.peer_ip), session.tls, session.peer_identity)
         client = f"{session.peer_identity or 'un-meshed client'} at {session.peer or 'unknown address'}"
         server = f"{self._compiled.message.server_kind} {self._compiled.message.server_name}"
         if granted is None:
             said = f"{what} denied by {server}: {client}"
-            return _Verdict(self._series(denied, session, labels), Refused.FORBIDDEN, said)
+            return Verdict(self._series(denied, session, labels), Refused.FORBIDDEN, said, {})
         spec = granted.spec
         names = {"authz_group": spec.group, "authz_kind": spec.kind, "authz_name": spec.name}
         said = f"{what} allowed by audit, {server}: {client}" if granted.audit else ""
-        return _Verdict(self._series(allowed, session, labels | names), None, said)
+        served = {**self._server(session), **labels, **names}
+        return Verdict(self._series(allowed, session, labels | names), None, said, served)
 
     def _check_connection(self, session: Session) -> Refused | None:
         before: _Permit | None = session.permit
@@ -271,12 +278,14 @@ class PortPolicy:
             counter = permit.limited[exceeded] = self._series(self._limited, session, labels)
         counter.value += 1
 
+    def _server(self, session: Session) -> dict[str, str]:
+        return {**self._compiled.labels, "srv_port": session.local.rpartition(":")[2]}
+
     def _series(self, family: Family, session: Session, labels: dict[str, str]) -> Counter:
         tls = "true" if session.tls else "no_identity" if self._identity_enabled else "disabled"
         return family.counter(
             {
-                **self._compiled.labels,
-                "srv_port": session.local.rpartition(":")[2],
+                **self._server(session),
                 **labels,
                 "target_addr": session.local,
                 "tls": tls,

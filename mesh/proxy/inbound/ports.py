@@ -75,6 +75,7 @@ class Port:
             ports = self._ports
             config = replace(ports.config, app=self.address)
             self._pool = AppPool(config, ports.loop, ports.rng, ports.telemetry)
+            self.policy.on_change(self._pool.forget_series)
         return self._pool
 
     def when_known(self, go_on: Callable[[], None]) -> None:

@@ -19,7 +19,7 @@ from mesh.proxy.deadlines import Deadlines
 from mesh.proxy.driver import Credentials
 from mesh.proxy.inbound.accept import Detect
 from mesh.proxy.inbound.app import ROUTE
-from mesh.proxy.inbound.policy import PortPolicy
+from mesh.proxy.inbound.policy import PortPolicy, Verdict
 from mesh.proxy.inbound.ports import Port, Ports, Watch
 from mesh.proxy.inbound.tcp import TcpInbound
 from mesh.proxy.observe import Observer
@@ -159,9 +159,12 @@ class InboundService:
         identity = session.peer_identity
         if identity is not None:
             request.extra.append((b"l5d-client-id", identity.encode()))
-            request.series = pool.series_for(identity, "true")
-        else:
-            request.series = pool.series_for(None, self._plaintext_label)
+        verdict: Verdict = session.verdict
+        series = verdict.series
+        if series is None:
+            tls = "true" if identity is not None else self._plaintext_label
+            series = verdict.series = pool.series_for(identity, tls, verdict.labels)
+        request.series = series
         request.proceed(pool, ROUTE)
 
     def ended(self, request: Request) -> None:

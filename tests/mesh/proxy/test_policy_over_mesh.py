@@ -362,6 +362,10 @@ def test_a_change_of_authorization_holds_for_open_connections(tmp_path: Path) ->
         assert cart.metric("tls_handshakes_total", direction="outbound") == 1, "one connection saw it all"
         assert shop.metric("inbound_http_authz_deny_total") == 2
         assert shop.metric("inbound_http_authz_allow_total", authz_name="callers") == 2
+        by_policy = {"direction": "inbound", "srv_kind": "server", "srv_name": "app", "route_name": "default"}
+        port = str(shop.config.inbound_listen.port)
+        for name in ("request_total", "response_total", "response_latency_ms_count"):
+            assert shop.metric(name, srv_port=port, authz_name="callers", client_id=cart.identity, **by_policy) == 2
 
     run_in_world(tmp_path, scenario)
 
@@ -402,5 +406,7 @@ def test_probes_reach_the_app_whatever_the_policy(tmp_path: Path) -> None:
             assert (await client.request("GET", path, "10.0.0.1")).status == status
             client.close()
         assert [seen.path for seen in seen_by(shop)] == ["/healthz"]
+        assert shop.metric("response_total", direction="inbound", srv_name="app", route_name="probe") == 1
+        assert shop.metric("response_total", direction="inbound") == 1
 
     run_in_world(tmp_path, scenario)

@@ -350,6 +350,35 @@ def test_the_ninth_tap_is_refused_and_a_client_that_leaves_makes_room() -> None:
     listening(work)
 
 
+def test_connections_that_say_nothing_do_not_keep_the_tapper_out() -> None:
+    async def work(world: Listening) -> None:
+        honest, kept = await asyncio.open_connection("127.0.0.1", world.port)
+        idle = [
+            await asyncio.open_connection("127.0.0.1", world.port, local_addr=("127.0.0.2", 0))
+            for _ in range(tap.MAX_CONNECTIONS + 10)
+        ]
+        assert [await reader.read() for reader, _ in idle[:11]] == [b""] * 11, (
+            "the longest silent of the greediest address"
+        )
+        _, _, head = await world.ask(post(b"{}"))
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert not honest.at_eof()
+        assert not idle[-1][0].at_eof()
+        kept.close()
+
+    listening(work)
+
+
+def test_an_identity_that_may_not_tap_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tap, "FORBIDDEN_TIMEOUT_SECONDS", 0.01)
+
+    async def work(world: Listening) -> None:
+        reader, _ = await world.connect(MESH.client("cart.shop.local"))
+        assert await reader.read() == b""
+
+    listening(work)
+
+
 def test_a_renewed_certificate_serves_new_taps_and_open_ones_stay() -> None:
     async def work(world: Listening) -> None:
         client = MESH.client(TAPPER)

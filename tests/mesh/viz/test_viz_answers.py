@@ -298,6 +298,19 @@ def test_routes_that_share_a_port_on_one_pod_leave_success_open_for_all() -> Non
     assert [(row.route, row.allowed, row.success) for row in rows] == [("a", 10, None), ("b", 5, None)]
 
 
+def test_answers_that_name_their_server_and_route_are_told_apart() -> None:
+    fleet, (pay,) = fleet_of(pod("pay-0", "pay"))
+    server = {"srv_kind": "Server", "srv_name": "http", "srv_port": "80", "target_addr": "10.0.0.9:80"}
+    pay.scrape(1000.0)
+    for name, outcome in (("a", "success"), ("b", "failure")):
+        route = {"route_kind": "HTTPRoute", "route_name": name}
+        pay.add(_series("inbound_http_authz_allow_total", **server, **route), 5)
+        pay.inbound(5, outcome, **server, **route)
+    pay.scrape(1010.0)
+    rows = stat_inbound(fleet, Resource("Deployment"), 1000, 1010)
+    assert [(row.route, row.allowed, row.success) for row in rows] == [("a", 5, 1.0), ("b", 5, 0.0)]
+
+
 def test_top_takes_the_sources_word_where_both_ends_are_tapped() -> None:
     web, pay = pod("web-0", "web"), pod("pay-0", "pay")
 
