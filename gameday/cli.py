@@ -122,6 +122,7 @@ def forecast(
     set: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     seed: int = 1,
     from_run: str | None = None,
+    calibration: Path | None = None,
     json: bool = False,
 ) -> int:
     """Ask the twin alone: what would this game day do? Seconds, and nothing is started.
@@ -138,12 +139,52 @@ def forecast(
         Seed of the replications.
     from_run
         Calibrate on the baseline of this run; without it, on the values that the application declares.
+    calibration
+        A file that `gameday calibrate -o json` wrote: of a run, of your Prometheus, of exported metrics.
     json
         Print the whole forecast as JSON.
     """
     from gameday.forecasting import print_forecast
 
-    return print_forecast(scenario, variant, set, seed, from_run, json)
+    return print_forecast(scenario, variant, set, seed, from_run, json, calibration)
+
+
+@app.command
+def calibrate(
+    *sources: str,
+    app: Path | None = None,
+    prometheus: str | None = None,
+    window: str = "5m",
+    at: Names = (),
+    output: Annotated[Literal["table", "json"], Parameter(name=["--output", "-o"])] = "table",
+    out: Path | None = None,
+) -> int:
+    """What a healthy window says of an application, ours or not, and what it cannot tell.
+
+    From a stored run, from Linkerd's metrics in a Prometheus, or from what was exported: two snapshots of /metrics,
+    saved answers of a Prometheus, a table of requests (any of these together with a table).
+
+    Parameters
+    ----------
+    sources
+        A run id, the beginning of one, a path, or `latest`; or files: two `.txt`/`.prom` snapshots in order of time, a
+        `.json` dump, a `.csv` with time, route, latency and status.
+    app
+        The application: services, routes, calls. Needed for anything but a run.
+    prometheus
+        Address of a Prometheus that scrapes Linkerd's proxies: http://127.0.0.1:9090.
+    window
+        With --prometheus: how far back.
+    at
+        When it was: the end of --window, or of each of two snapshots without timestamps. Unix seconds or ISO 8601.
+    output
+        `table` for people; `json` for `gameday forecast SCENARIO --calibration FILE`.
+    out
+        Write the JSON file here as well.
+    """
+    from gameday.calibration.command import CalibrateOptions, run_calibrate
+
+    return run_calibrate(CalibrateOptions(sources, app, prometheus, window, at, output, out))
 
 
 @app.command

@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from gameday import rundir
+from gameday.calibration.file import calibration_for, read_file
 from gameday.errors import BadInput, Exit
 from reports.observe import observation
 from reports.store import RunStore
 from scenarios.load import load_scenario
 from scenarios.model import Scenario
+from sim.calibration import Calibration
 from sim.forecast import cold_observation, make_forecast
 from sim.observation import Observation
 from sim.results import Forecast, Prediction
@@ -24,11 +27,23 @@ TIME_BUDGET_SECONDS = 15.0
 
 
 def print_forecast(
-    name: str, variant: str | None, overrides: Sequence[str], seed: int, from_run: str | None, as_json: bool
+    name: str,
+    variant: str | None,
+    overrides: Sequence[str],
+    seed: int,
+    from_run: str | None,
+    as_json: bool,
+    calibrated: Path | None = None,
 ) -> int:
-    """Makes and prints a forecast."""
+    """Makes and prints a forecast. `calibrated`: a file that `gameday calibrate -o json` wrote."""
+    if calibrated is not None and from_run is not None:
+        raise BadInput("--calibration and --from-run: two sources of the same thing; give one")
     scenario = load_scenario(name, variant=variant, overrides=tuple(overrides))
-    seen = _observation_of(from_run, scenario) if from_run is not None else cold_observation(scenario, seed)
+    calibration: Calibration | None = None
+    if calibrated is not None:
+        calibration, seen = calibration_for(read_file(calibrated), scenario, calibrated)
+    else:
+        seen = _observation_of(from_run, scenario) if from_run is not None else cold_observation(scenario, seed)
     forecast = make_forecast(
         scenario,
         seen,
@@ -36,11 +51,12 @@ def print_forecast(
         seed=seed,
         planned_injection_at=seen.ended_at + 15.0,
         time_budget_seconds=TIME_BUDGET_SECONDS,
+        calibration=calibration,
     )
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(forecast)).decode() + "\n")
     else:
-        _print_table(scenario, forecast, from_run)
+        _print_table(scenario, forecast, _source(from_run, calibrated))
     return Exit.HELD
 
 
@@ -53,11 +69,15 @@ def _observation_of(name: str, scenario: Scenario) -> Observation:
         return observation(store, scenario, window[0], window[1])
 
 
-def _print_table(scenario: Scenario, forecast: Forecast, from_run: str | None) -> None:
+def _source(from_run: str | None, calibrated: Path | None) -> str | None:
+    if calibrated is not None:
+        return str(calibrated)
+    return f"the baseline of {from_run}" if from_run is not None else None
+
+
+def _print_table(scenario: Scenario, forecast: Forecast, source_name: str | None) -> None:
     source = (
-        f"the baseline of {from_run}"
-        if from_run is not None
-        else "declared values (no run; `--from-run` uses a measured baseline)"
+        source_name if source_name is not None else "declared values (no run; `--from-run` uses a measured baseline)"
     )
     console = Console()
     console.print(f"[bold]{scenario.title}[/bold]\n{forecast.replications} replications, calibrated on {source}\n")

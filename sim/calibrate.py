@@ -42,6 +42,7 @@ from sim.noise import (
     UNTOLD,
     Values,
     drift_of,
+    holes_of,
     latencies_by_route,
     residual_of,
     residual_of_counters,
@@ -111,7 +112,25 @@ def calibrate(observation: Observation, scenario: Scenario) -> Calibration:
     else:
         notes.append("no request in the baseline: declared values throughout")
         fitted = start
-    return replace(fitted, notes=tuple(notes))
+    return replace(_doubted(fitted, observation, notes), notes=tuple(notes))
+
+
+def _doubted(found: Calibration, observation: Observation, notes: list[str]) -> Calibration:
+    """Wider where the window's own clock is in doubt."""
+    hole = holes_of(observation)
+    if not hole:
+        return found
+    notes.append(
+        f"nothing was recorded for {hole:.0f} s of the window: the clock jumped, or recording stopped; the rate is of"
+        " the rest, and what may have happened meanwhile widens the noise floor"
+    )
+    return replace(
+        found,
+        seconds=max(1e-3, found.seconds - hole),
+        drift=max(found.drift, UNTOLD_DRIFT),
+        residual={quantity: max(sigma, UNTOLD) for quantity, sigma in found.residual.items()},
+        dispersion=Dispersion(poisson=found.ours),
+    )
 
 
 def failures(samples: tuple[ClientSample, ...], slos: tuple[SloSpec, ...]) -> list[bool]:
@@ -179,8 +198,8 @@ def _arrivals(scenario: Scenario, observation: Observation) -> tuple[int, Disper
     first_steps = {
         f"{j.steps[0].method} {j.steps[0].service} {j.steps[0].path}" for j in scenario.app.journeys if j.steps
     }
-    if observation.requests:
-        times = [sample.intended_at for sample in observation.requests if sample.route in first_steps]
+    times = [sample.intended_at for sample in observation.requests if sample.route in first_steps]
+    if times or not observation.load_points:
         repeats = _later_steps(scenario, first_steps)
         count = max(0, round(len(times) / repeats)) if repeats else len(times)
         seconds = int(observation.ended_at - observation.started_at)

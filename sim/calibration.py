@@ -25,6 +25,8 @@ from sim.workers import WorkersFit
 RATE_PRIOR_SECONDS = 30.0
 """The declared rate counts like this much observation, where the load generator is ours and follows it."""
 FOREIGN_RATE_PRIOR_SECONDS = 1.0
+UNTOLD_RATE_SIGMA = 1.0
+"""Of the log, where no journey was seen to begin and the load is not ours."""
 FLAWLESS = 0.9
 """How likely it is, before the window, that a system of ours fails no request without a modelled cause."""
 FLAWLESS_FOREIGN = 0.5
@@ -118,6 +120,8 @@ class Calibration:
         return summary_of(self)
 
     def _rate(self, generator: np.random.Generator) -> float:
+        if not self.ours and self.arrivals <= 0:
+            return self.declared_rate * math.exp(UNTOLD_RATE_SIGMA * float(generator.standard_normal()))
         prior = RATE_PRIOR_SECONDS if self.ours else FOREIGN_RATE_PRIOR_SECONDS
         shape = self.arrivals + self.declared_rate * prior
         # Bursts leave less to learn from the same count.

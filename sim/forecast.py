@@ -50,17 +50,19 @@ def make_forecast(
     time_budget_seconds: float,
     processes: int | None = None,
     learned: Learned | Literal["shipped"] | None = "shipped",
+    calibration: Calibration | None = None,
 ) -> Forecast:
     """Forecasts the scenario's inject and recover windows from its baseline.
 
     `planned_injection_at`: Unix seconds. `processes`: None for all cores, 1 for this process only. `learned`: the
-    discrepancy of past runs; None for constants alone.
+    discrepancy of past runs; None for constants alone. `calibration`: made before; None: from the observation.
     """
     began = time.monotonic()
     setup = read_setup(scenario, observation.load_pods, observation.world)
     limits = [*LIMITS, *unplayed(setup), *check(setup.faults, {service.name for service in setup.app.services})]
     with Players(processes) as players:
-        calibration = calibrate(observation, scenario)
+        if calibration is None:
+            calibration = calibrate(observation, scenario)
         task = make_task(setup, calibration, observation, seed, planned_injection_at, fan_step(setup))
         outcomes = players.play(_jobs(task), Clock(began, time_budget_seconds).enough)
     limits[:0] = calibration.cpu.limits() if calibration.cpu is not None else [cpu.WITHOUT]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sim.arrivals import PRIOR_SIGMA as DISPERSION_PRIOR
-from sim.calibration import Calibration
+from sim.calibration import UNTOLD_RATE_SIGMA, Calibration
 from sim.distributions import Distribution
 from sim.families import distribution_of
 from sim.model.draws import Streams
@@ -68,11 +68,12 @@ def findings(calibration: Calibration) -> tuple[Finding, ...]:
         found.append(_found("CPU of a hop", hops, "s", PRIOR_SPREAD[0], "CPU time of the processes"))
     rates = [parameters.rate for parameters in drawn]
     arrived = f"{calibration.arrivals} arrivals" if calibration.arrivals else None
-    rate = _found("arrival rate", rates, "/s", 1.0, arrived)
-    found.append(rate)
+    found.append(_found("arrival rate", rates, "/s", UNTOLD_RATE_SIGMA, arrived))
     found.append(_bursts(calibration, [parameters.dispersion for parameters in drawn]))
     for service, workers in calibration.workers.items():
-        note = "" if workers.told else f"served up to {workers.at_least:.0f} at once without slowing down"
+        most = workers.at_least
+        note = f"served {most:.0f} at once without slowing down" if most >= 2 else "hardly ever two at once"
+        note = "" if workers.told else note
         by = "latency over load" if workers.told else None
         values = [float(parameters.workers[service]) for parameters in drawn]
         found.append(_found(f"workers of {service}", values, "", WORKERS_PRIOR, by, note))

@@ -27,6 +27,19 @@ SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 ENOUGH_BEYOND = 3.0
 """Requests beyond a percentile, on one route, from which on the window itself speaks."""
 FEWEST_SAMPLES = 20
+HOLE_GAPS = 30.0
+HOLE_SECONDS = 5.0
+
+
+def holes_of(observation: Observation) -> float:
+    """Seconds of the window in which nothing was recorded and something should have been: the clock jumped, or whoever
+    recorded stopped. Poisson arrivals leave thirty mean gaps empty once in 10^13."""
+    times = sorted(sample.intended_at for sample in observation.requests)
+    if len(times) < FEWEST_SAMPLES:
+        return 0.0
+    gaps = np.diff(np.asarray(times))
+    usual = float(np.median(gaps)) / math.log(2)
+    return float(gaps[(gaps > HOLE_GAPS * max(usual, 1e-3)) & (gaps > HOLE_SECONDS)].sum())
 
 
 def latencies_by_route(samples: Sequence[ClientSample]) -> dict[str, Values]:

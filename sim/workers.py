@@ -30,6 +30,8 @@ FEWEST_IN_GROUP = 5
 GRID = tuple(sorted({round(1.08**k) for k in range(110)} | set(range(1, 65))))
 """1 to 4,400."""
 DRAWS = 100
+BEYOND = 1.6
+"""Times what was seen in flight: where hardly any posterior is left of more workers than that, the knee was seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def _wait(workers: int, offered: float) -> float:
     if offered <= 0.0:
         return 0.0
     if offered >= 0.98 * workers:
-        return 50.0 / workers + 10.0 * (offered / workers - 0.98)
+        return 50.0 / workers + 200.0 * (offered / workers - 0.98)
     blocking = 1.0
     for servers in range(1, workers + 1):
         blocking = offered * blocking / (servers + offered * blocking)
@@ -130,6 +132,6 @@ def _from_weights(declared: int, log_likelihood: Values, most: float) -> Workers
     draws = np.searchsorted(np.cumsum(posterior), (np.arange(DRAWS) + 0.5) / DRAWS)
     chosen = tuple(int(GRID[min(int(i), len(GRID) - 1)]) for i in draws)
     spread = float(np.std(np.log(chosen)))
-    # Told: the knee itself, not the bound that any load leaves: beyond what was seen hardly anything is left.
-    beyond = float(posterior[grid > max(most, 1.0)].sum()) if most > 0 else 1.0
+    # The knee itself, and not the bound from below that any load leaves.
+    beyond = float(posterior[grid > BEYOND * max(most, 1.0)].sum()) if most > 0 else 1.0
     return WorkersFit(declared, chosen, spread < 0.5 * PRIOR_SIGMA and beyond < 0.05, most)
