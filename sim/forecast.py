@@ -49,6 +49,7 @@ def make_forecast(
     planned_injection_at: float,
     time_budget_seconds: float,
     processes: int | None = None,
+    most_replications: int = MOST_REPLICATIONS,
     learned: Learned | Literal["shipped"] | None = "shipped",
     calibration: Calibration | None = None,
 ) -> Forecast:
@@ -64,7 +65,7 @@ def make_forecast(
         if calibration is None:
             calibration = calibrate(observation, scenario)
         task = make_task(setup, calibration, observation, seed, planned_injection_at, fan_step(setup))
-        outcomes = players.play(_jobs(task), Clock(began, time_budget_seconds).enough)
+        outcomes = players.play(_jobs(task, most_replications), Clock(began, time_budget_seconds).enough)
     limits[:0] = calibration.cpu.limits() if calibration.cpu is not None else [cpu.WITHOUT]
     stopped = [o.stopped_at for o in outcomes if o.stopped_at is not None]
     if stopped:
@@ -133,8 +134,8 @@ def make_task(
     return Task(setup, calibration, pods, seed, start, step)
 
 
-def _jobs(task: Task) -> Iterator[tuple[Task, int]]:
-    for replication in range(MOST_REPLICATIONS):
+def _jobs(task: Task, most: int) -> Iterator[tuple[Task, int]]:
+    for replication in range(most):
         yield task, replication
 
 

@@ -76,12 +76,12 @@ def residual_of(run: str, family: str, row: Detail) -> Residual | None:
     return Residual(run, family, row.quantity, row.window, row.error, own, row.discrepancy)
 
 
-def learn(residuals: Sequence[Residual]) -> list[Entry]:
-    """Entries for every group with enough runs, sorted."""
+def learn(residuals: Sequence[Residual], missing: int = 0) -> list[Entry]:
+    """Entries for every group with enough runs, sorted. `missing`: runs that were left out, and count as if there."""
     entries = []
     for (family, quantity, window), some in sorted(_groups(residuals).items()):
         runs = len({residual.run for residual in some})
-        if runs >= (FEWEST_RUNS if family else FEWEST_RUNS_OF_ALL):
+        if runs + missing >= (FEWEST_RUNS if family else FEWEST_RUNS_OF_ALL):
             sigma = float(f"{_shrunk(some, runs):.4g}")
             entries.append(
                 Entry(family=family, quantity=quantity, window=window, sigma=sigma, runs=runs, quantities=len(some))
@@ -99,7 +99,7 @@ def leave_one_out(residuals: Sequence[Residual]) -> dict[str, list[LeftOut]]:
         by_run.setdefault(residual.run, []).append(residual)
     found: dict[str, list[LeftOut]] = {}
     for run, own in by_run.items():
-        entries = learn([residual for residual in residuals if residual.run != run])
+        entries = learn([residual for residual in residuals if residual.run != run], missing=1)
         known = {(entry.family, entry.quantity, entry.window): entry.sigma for entry in entries}
         by_quantity: dict[str, list[Residual]] = {}
         for residual in own:

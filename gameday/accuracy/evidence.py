@@ -33,7 +33,9 @@ from sim.results import Forecast
 from sim.score import Detail, detail
 
 Key = tuple[str, str, str]
-REFORECAST_SECONDS = 4.0
+REPLICATIONS = 80
+"""Of a forecast made anew: a number and not a time, so that a busy machine gives the same forecast, only later."""
+PATIENCE_SECONDS = 120.0
 
 
 class NoEvidence(Exception):
@@ -124,7 +126,7 @@ def sealed_forecast(store: RunStore) -> Forecast:
 
 
 def reforecast(
-    store: RunStore, seconds: float = REFORECAST_SECONDS, learned: Learned | Literal["shipped"] | None = "shipped"
+    store: RunStore, replications: int = REPLICATIONS, learned: Learned | Literal["shipped"] | None = "shipped"
 ) -> Forecast:
     """What the twin of today says, from the baseline of then. A discrepancy that was learned from this very run is not
     applied to it.
@@ -146,7 +148,8 @@ def reforecast(
         world=sealed.world,
         seed=sealed.seed,
         planned_injection_at=sealed.planned_injection_at,
-        time_budget_seconds=seconds,
+        time_budget_seconds=PATIENCE_SECONDS,
+        most_replications=replications,
         learned=terms,
     )
 

@@ -101,6 +101,8 @@ def test_the_shipped_suite_has_every_fault_of_the_embedded_world_controls_and_a_
     tuned = {(run.case.scenario, run.case.variant, run.load) for run in suite.runs if run.case.part == "tuning"}
     held_out = {(run.case.scenario, run.case.variant, run.load) for run in suite.runs if run.case.part == "held-out"}
     assert held_out
+    apps = [{run.scenario.app.name for run in suite.runs if run.case.part == part} for part in ("tuning", "held-out")]
+    assert len(apps[1] - apps[0]) >= 4
     assert not tuned & held_out
     assert max(run.seconds for run in suite.runs) <= 60.0
 
