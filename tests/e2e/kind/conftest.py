@@ -28,6 +28,18 @@ from mesh.kube.client import connect
 CLUSTER = "gameday-test"
 NODE_IMAGE = "kindest/node:v1.34.4"
 WORKLOAD_IMAGE = "gameday/workload:test"
+WIDE = """\
+kind: Cluster
+apiVersion: kind.x-k8s.io/v1alpha4
+nodes:
+  - role: control-plane
+    kubeadmConfigPatches:
+      - |
+        kind: InitConfiguration
+        nodeRegistration: {taints: []}
+  - role: worker
+  - role: worker
+"""
 
 
 def _run(*command: str, seconds: float = 300.0) -> str:
@@ -46,6 +58,14 @@ def _missing() -> str:
     return "" if answer.returncode == 0 else "the Docker daemon does not answer"
 
 
+def _or_skip() -> None:
+    missing = _missing()
+    if missing:
+        if os.environ.get("GAMEDAY_REQUIRE_KIND"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+
+
 def _node_image() -> list[str]:
     named = os.environ.get("GAMEDAY_KIND_IMAGE")
     if named is None:
@@ -57,11 +77,7 @@ def _node_image() -> list[str]:
 @pytest.fixture(scope="session")
 def kind_cluster() -> Iterator[str]:
     """Name of a running cluster without our images."""
-    missing = _missing()
-    if missing:
-        if os.environ.get("GAMEDAY_REQUIRE_KIND"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+    _or_skip()
     known = _run("kind", "get", "clusters").split()
     name = os.environ.get("GAMEDAY_KIND_CLUSTER", CLUSTER)
     if name in known:
@@ -75,6 +91,22 @@ def kind_cluster() -> Iterator[str]:
             _run("kind", "delete", "cluster", "--name", name, "--kubeconfig", os.devnull)
 
 
+@pytest.fixture(scope="module")
+def wide_cluster(built_images: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """(name, kubeconfig) of a cluster of three nodes with our images, all of which take pods."""
+    name = f"{os.environ.get('GAMEDAY_KIND_CLUSTER', CLUSTER)}-wide"
+    folder = tmp_path_factory.mktemp("wide")
+    config, kubeconfig = folder / "config.yaml", folder / "kubeconfig"
+    config.write_text(WIDE)
+    where = ("--name", name, "--kubeconfig", str(kubeconfig))
+    try:
+        _run("kind", "create", "cluster", *where, "--config", str(config), "--wait", "180s", *_node_image())
+        load(built_images, name, quiet=True)
+        yield name, str(kubeconfig)
+    finally:
+        _run("kind", "delete", "cluster", *where)
+
+
 @pytest.fixture(scope="session")
 def kind_kubeconfig(kind_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Path of a kubeconfig of its own: the user's is not touched."""
@@ -85,14 +117,21 @@ def kind_kubeconfig(kind_cluster: str, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def kind_images(kind_cluster: str, kind_kubeconfig: str) -> str:
-    """The mesh's image and one for workloads are in the cluster; the latter's tag."""
+def built_images() -> list[str]:
+    """Tags of the mesh's image and of the one for workloads, in docker."""
+    _or_skip()
     (mesh,) = images(["mesh"])
     build(mesh, BuildOptions(network="host"), quiet=True)
     folder = Path(__file__).parent
     dockerfile = str(folder / "workload.Dockerfile")
     _run("docker", "build", "--network", "host", "--tag", WORKLOAD_IMAGE, "--file", dockerfile, str(folder))
-    load([mesh.tag, WORKLOAD_IMAGE], kind_cluster, quiet=True)
+    return [mesh.tag, WORKLOAD_IMAGE]
+
+
+@pytest.fixture(scope="session")
+def kind_images(kind_cluster: str, kind_kubeconfig: str, built_images: list[str]) -> str:
+    """The mesh's image and one for workloads are in the cluster; the latter's tag."""
+    load(built_images, kind_cluster, quiet=True)
     # A mesh that is there already runs an image of the same name and perhaps of yesterday.
     for namespace in ("linkerd", "linkerd-viz"):
         kubectl = ("kubectl", "--kubeconfig", kind_kubeconfig, "-n", namespace)

@@ -68,8 +68,11 @@ class Shop:
         return done.stdout
 
     def tried(self, *words: str, given: str | None = None, seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
-        command = ["kubectl", *self._where, *words]
+        command = self.kubectl_command(*words)
         return subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=seconds)
+
+    def kubectl_command(self, *words: str) -> list[str]:
+        return ["kubectl", *self._where, *words]
 
     def get(self, *words: str) -> Any:
         return json.loads(self.kubectl("get", *words, "-o", "json"))
