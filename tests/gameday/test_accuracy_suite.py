@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from gameday.accuracy import runner as runner_module
+from gameday.accuracy.command import AccuracyOptions, run_accuracy
 from gameday.accuracy.runner import NOTE, Ended, Runner
 from gameday.accuracy.suite import read_suite
-from gameday.errors import BadInput
+from gameday.errors import BadInput, Exit
 from scenarios import catalogue
 
 SUITE = """
@@ -143,6 +144,37 @@ def test_a_failed_run_is_remembered_with_its_reason_and_not_tried_again_silently
     fresh = Runner(tmp_path / "runs", said.append)
     assert fresh.is_done(run)
     assert not Runner(tmp_path / "runs", said.append, again=True).is_done(run)
+
+
+def test_a_suite_from_its_first_run_to_its_page(
+    suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With made-up runs in place of game days: one whole, one that has no store."""
+    reports = Path(__file__).parents[1] / "reports"
+    scripted(
+        monkeypatch,
+        f"import sys; sys.path.insert(0, {str(reports)!r})\n"
+        "from pathlib import Path; from synthetic import SyntheticRun\n"
+        "out = Path(sys.argv[1]); out.mkdir(parents=True)\n"
+        "if 'kill' in out.name: SyntheticRun().write(out / 'run.sqlite')",
+    )
+    options = AccuracyOptions(
+        str(suite_file), 1, ("kill", "other"), out=tmp_path / "docs" / "accuracy.md", reuse=tmp_path / "runs"
+    )
+    assert run_accuracy(options) == Exit.HARNESS_FAILED  # `other` has nothing to score
+    page = options.out.read_text() if options.out is not None else ""
+    assert "Runs: 2 (2 tuning and controls, 0 held out)" in page
+    assert "- other-30ps-1: it has no run store" in page
+    assert {path.name for path in (tmp_path / "docs").glob("*.svg")} == {
+        "accuracy-calibration.svg", "accuracy-pit.svg", "accuracy-sharpness.svg"
+    }  # fmt: skip
+    first = capsys.readouterr().out
+    assert "1/3  kill" in first
+    assert "tuning    MISSED" in first
+    run_accuracy(options)
+    assert "3 of 3 runs are there" in capsys.readouterr().out
+    run_accuracy(AccuracyOptions(str(suite_file), 1, ("kill",), reuse=tmp_path / "runs", dry_run=True))
+    assert "0 of 2 runs to go" in capsys.readouterr().out
 
 
 def test_a_run_that_was_cut_off_is_run_anew(suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
