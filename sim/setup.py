@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from mesh.api.messages import HttpRouteSpec, OutboundPolicy, Profile
+import msgspec
+
+from mesh.api.messages import BackendSpec, HttpRouteSpec, OutboundPolicy, Profile
 from mesh.api.resources import AnyResource, HTTPRoute, Metadata, Service, ServicePort, ServiceProfile, ServiceSpec
 from mesh.behavior.backend import BackendSettings
 from mesh.behavior.cache import OUTBOUND_IDLE_SECONDS
@@ -107,6 +109,22 @@ def _rules(service: AppService, annotations: dict[str, str], resources: Iterable
     )
 
 
+def misrouted(rules: Rules, to: str, share: float) -> Rules:
+    """The rules of a service while a wrong HTTPRoute sends a share of its requests to another authority, as
+    `chaos.faults.misroute` writes it: in thousandths. An authority that nobody has: those are answered 500.
+
+    Retries and timeouts stay, for they are the Service's.
+    """
+    authority = rules.policy.authority
+    away = round(1000 * share)
+    backends = [BackendSpec(authority=to, weight=away)]
+    if away < 1000:
+        backends.append(BackendSpec(authority=authority, weight=1000 - away))
+    first = rules.policy.routes[0]
+    wrong = HttpRouteSpec(name="misroute", retry=first.retry, timeouts=first.timeouts, backends=tuple(backends))
+    return replace(rules, policy=msgspec.structs.replace(rules.policy, routes=(wrong,)))
+
+
 def unplayed(setup: Setup) -> list[str]:
     """What the policies ask for and the twin does not do, one line each; empty where it does all."""
     found: list[str] = []
@@ -115,23 +133,19 @@ def unplayed(setup: Setup) -> list[str]:
         if rules.profile.opaque or rules.policy.protocol == "opaque":
             found.append(f"{service.name}: its port is opaque, and the twin plays it as HTTP")
         if rules.profile.exists:
-            if any(override.authority != service.authority for override in rules.profile.dst_overrides):
-                found.append(f"{service.name}: its profile sends a share elsewhere; the twin keeps it all")
             continue
         for route in rules.policy.routes:
-            wants = _beyond(route, service.authority)
+            wants = _beyond(route)
             if wants:
                 found.append(f"{service.name}: the twin plays route {route.name} without its {' and '.join(wants)}")
     return found
 
 
-def _beyond(route: HttpRouteSpec, authority: str) -> list[str]:
+def _beyond(route: HttpRouteSpec) -> list[str]:
     """What a route has that the twin, whose requests are a method and a path, leaves out."""
     wants: list[str] = []
     if route.headers or route.query_params:
         wants.append("conditions on headers or query (no request of the twin meets them)")
-    if any(backend.authority != authority and backend.weight for backend in route.backends):
-        wants.append("other backends")
     if route.filters is not None or any(backend.filters is not None for backend in route.backends):
         wants.append("filters")
     return wants

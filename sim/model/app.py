@@ -109,6 +109,7 @@ class AppPod:
         "proxy",
         "reached",
         "rejected",
+        "routes",
         "service",
         "thread",
     )
@@ -131,6 +132,8 @@ class AppPod:
         self.reached = reached
         """Counts each request that reaches the pod's inbound proxy."""
         self.rejected = 0
+        self.routes: dict[tuple[str, str], RouteModel] = {}
+        """By method and path; set once all services exist."""
         self.thread: Thread | None = None
         """The app's event loop; None where CPU is not modelled."""
         self._serve_seconds = 0.0
@@ -180,6 +183,15 @@ class AppPod:
             if proxy is not None and proxy.thread is not None:
                 trial.cpu_delay += proxy.thread.take(now, proxy.inbound_seconds)
         self._admit(Work(self, trial, route, self.epoch))
+
+    def arrive_astray(self, trial: Try, method: str, path: str) -> None:
+        """A request that was meant for another service. It is served where there is such a route, else 404 at once."""
+        route = self.routes.get((method, path))
+        if route is not None:
+            self.arrive(trial, route)
+            return
+        self.reached.add(self._agenda.now)
+        trial.answer(404)
 
     def _admit(self, work: Work) -> None:
         fault = self.fault

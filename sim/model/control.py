@@ -86,7 +86,7 @@ class ControlPlane:
         """`leaves`: of the components that are watched."""
         self._calendar = calendar
         self._agenda = calendar.agenda
-        self._rules = rules
+        self._rules = dict(rules)
         self._identity = identity
         self._discovery = discovery
         self._delays = delays
@@ -121,6 +121,23 @@ class ControlPlane:
     def _endpoints(self, authority: str) -> Endpoints:
         ready = tuple(endpoint for pod, endpoint in self._pods[authority] if pod.name not in self._unready)
         return Endpoints(version=self._version, published_at=0.0, endpoints=ready)
+
+    def knows(self, authority: str) -> bool:
+        """Whether there is such a service."""
+        return authority in self._rules
+
+    def rule(self, authority: str, rules: Rules) -> None:
+        """Somebody applied a manifest: proxies hear of it after the usual delay, if policy is up."""
+        self._rules[authority] = rules
+        if self._up["policy"]:
+            self._agenda.call_at(self._agenda.now + self._delays.endpoint_update, self._publish_rules, authority)
+
+    def _publish_rules(self, authority: str) -> None:
+        policy = self._rules[authority].policy
+        for known, watches in list(self._watches.items()):
+            if known.authority == authority and watches[1].live:
+                known.destination.apply(self._agenda.now, policy)
+                known.heard()
 
     # ---- watches
 

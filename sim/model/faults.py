@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 from scenarios.model import FaultSpec
 from sim.model.app import AppFault, AppPod
 from sim.model.control import COMPONENTS
+from sim.setup import misrouted
 
 if TYPE_CHECKING:
     from sim.model.system import System
 
 Process = Generator[Any, Any, None]
+NOWHERE = "nowhere.invalid:80"
+"""A service that nobody has."""
 STARVING_MEBIBYTES = 32
 """A memory limit in which a proxy does not get as far as to serve."""
 FIRST_CERTIFICATE_RETRY_SECONDS = 0.5
@@ -47,7 +50,7 @@ def check(faults: tuple[FaultSpec, ...], services: set[str]) -> list[str]:
             problems.append(_without_model(fault))
             continue
         service = fault.targets.get("service")
-        if fault.kind in ("app-degrade", "pod-kill", "proxy-oom") and service not in services:
+        if fault.kind in ("app-degrade", "pod-kill", "proxy-oom", "misroute") and service not in services:
             problems.append(f"fault {fault.name}: the twin has no service {service}")
         if fault.kind == "proxy-oom" and _mebibytes(fault) > STARVING_MEBIBYTES:
             problems.append(
@@ -138,6 +141,29 @@ def _proxy_oom(fault: FaultSpec, system: System) -> Process:
         system.calendar.process(_comeback(pod, system))
 
 
+def _misroute(fault: FaultSpec, system: System) -> Process:
+    """A wrong route, or a selector that matches no pod; pods themselves are as before."""
+    pods = system.targets(fault)
+    (service,) = [s for s in system.setup.app.services if s.name == fault.targets["service"]]
+    delays = system.parameters.delays
+    control, authority = system.control, service.authority
+    yield from system.sleep_until(fault.at + delays.injection)
+    if fault.parameters.get("mode", "route") == "selector":
+        for pod in pods:
+            control.set_ready(authority, pod, False)
+        yield from system.sleep_until(fault.at + fault.duration + delays.reversion)
+        for pod in pods:
+            if pod.alive:
+                control.set_ready(authority, pod, True)
+        return
+    to = fault.parameters.get("to")
+    (other,) = [s.authority for s in system.setup.app.services if s.name == to] or [NOWHERE]
+    rules = system.setup.rules[authority]
+    control.rule(authority, misrouted(rules, other, float(fault.parameters.get("share", 1.0))))
+    yield from system.sleep_until(fault.at + fault.duration + delays.reversion)
+    control.rule(authority, rules)
+
+
 def _telemetry_loss(fault: FaultSpec, system: System) -> Process:
     """Nothing happens to requests, which are all that the twin forecasts."""
     yield from system.sleep_until(fault.at)
@@ -154,7 +180,6 @@ def _without_model(fault: FaultSpec) -> str:
 
 _UNREPRESENTED = {
     "network-throttle": "it knows no bandwidth, only the delay that the baseline showed",
-    "misroute": "its proxies do not follow a route to another service's endpoints",
 }
 """Kinds that are forecast as if they did nothing, with the reason that the forecast gives."""
 
@@ -164,9 +189,11 @@ _KINDS: dict[str, Callable[[FaultSpec, System], Process]] = {
     "app-degrade": _app_degrade,
     "pod-kill": _pod_kill,
     "proxy-oom": _proxy_oom,
+    "misroute": _misroute,
     "telemetry-loss": _telemetry_loss,
 }
 _PARAMETERS: dict[str, frozenset[str]] = {
     "app-degrade": frozenset({"errorRate", "status", "latencySeconds", "freeze", "route"}),
     "proxy-oom": frozenset({"memoryLimit"}),
+    "misroute": frozenset({"mode", "share", "to"}),
 }

@@ -155,7 +155,7 @@ class Try(Entry):
 class Outbound:
     """One request of the pod's app, with its retries."""
 
-    __slots__ = ("deadline", "exchange", "known", "proxy", "requester", "resends", "target", "trial")
+    __slots__ = ("deadline", "exchange", "known", "proxy", "requester", "resends", "sender", "target", "trial")
 
     def __init__(self, proxy: ClientProxy, target: Target, requester: Requester) -> None:
         self.proxy = proxy
@@ -163,6 +163,8 @@ class Outbound:
         self.requester: Requester | None = requester
         """None once it has its answer, or does not want it any more."""
         self.known: Known | None = None
+        self.sender: Known | None = None
+        """Whose backend has the try: `known`'s own, or that of another destination that a route sends it to."""
         self.exchange: Exchange | None = None
         self.trial: Try | None = None
         self.deadline: Call | None = None
@@ -189,19 +191,30 @@ class Outbound:
         if due is not None:
             self.deadline = self.proxy.agenda.call_at(due, self._expired)
         trial = self.trial = Try(self)
-        backend = known.destination.backend
+        sender: Known | None = known
+        if exchange.route.backends:
+            sender = known.other(exchange.route.pick_backend(self.proxy.balancing))
+            if sender is None:
+                trial.request = None
+                self._follow(now, exchange.failed(now, Cause.NO_BACKEND))
+                return
+        self.sender = sender
+        assert sender is not None
+        if not sender.destination.usable:
+            sender.hold_back(self, trial)
+            return
+        backend = sender.destination.backend
         assert backend is not None
         backend.dispatch(now, trial)
-        if known.timer is None or backend.queue:
-            known.rearm()
+        if sender.timer is None or backend.queue:
+            sender.rearm()
 
     # ---- the way back
 
     def responded(self, connection: Connection, sent_at: float, status: int) -> None:
         now = self.proxy.agenda.now
-        exchange, known = self.exchange, self.known
+        exchange, known = self.exchange, connection.known
         assert exchange is not None
-        assert known is not None
         backend = known.destination.backend
         assert backend is not None
         backend.finished(now, connection.endpoint, connection, now - sent_at, exchange.route.failed(status))
@@ -221,10 +234,10 @@ class Outbound:
     def reset(self, trial: Try) -> None:
         """The peer died with the request."""
         now = self.proxy.agenda.now
-        connection, known, exchange = trial.connection, self.known, self.exchange
+        connection, exchange = trial.connection, self.exchange
         assert connection is not None
-        assert known is not None
         assert exchange is not None
+        known = connection.known
         kept = connection.served and not connection.endpoint.multiplexed
         if kept and self.resends < MAX_RESENDS and self.target.method in IDEMPOTENT and known.watching:
             # A kept connection that broke before the first byte: sent again, at no cost of a try.
@@ -255,11 +268,13 @@ class Outbound:
     def _drop(self, now: float, trial: Try, *, failed: bool | None) -> None:
         """Gives a try up: takes it back where it still waits. Where it was sent, it resets its stream or, for want of
         such, closes its connection. `failed`: the breaker's verdict."""
-        known = self.known
+        connection = trial.connection
+        known = connection.known if connection is not None else self.sender
         assert known is not None
+        if connection is None and known.let_go(trial):
+            return
         backend = known.destination.backend
         assert backend is not None
-        connection = trial.connection
         if connection is None:
             backend.withdraw(trial)
         else:
@@ -339,7 +354,20 @@ class Outbound:
 class Known:
     """One entry of the discovery cache; also the driver of its backend."""
 
-    __slots__ = ("_router", "_routes", "authority", "destination", "held", "proxy", "timer", "waiting", "watching")
+    __slots__ = (
+        "_others",
+        "_router",
+        "_routes",
+        "_seen",
+        "authority",
+        "destination",
+        "held",
+        "held_back",
+        "proxy",
+        "timer",
+        "waiting",
+        "watching",
+    )
 
     def __init__(self, proxy: ClientProxy, authority: str) -> None:
         self.proxy = proxy
@@ -350,8 +378,14 @@ class Known:
         self.held = 0
         """Requests that use it."""
         self.timer: Call | None = None
+        self.held_back: dict[Try, Call] = {}
+        """Tries that another destination's route sent here before this one was known, and when each is given up."""
+        self._others: dict[str, Known] = {}
+        """Destinations that routes of this one send requests to: watched from when they are named."""
         self._router: object = None
         self._routes: dict[Target, Route | None] = {}
+        self._seen: object = None
+        """The router whose destinations were asked for."""
 
     def route(self, target: Target) -> Route | None:
         """None: no HTTPRoute of the destination matches, and the answer is 404."""
@@ -364,6 +398,45 @@ class Known:
         if route is None:
             route = self._routes[target] = router.match(target.method, target.path)
         return route
+
+    def _take_router(self) -> None:
+        """Asks for the destinations that new routes name. The others stay until this entry is forgotten: the proxy lets
+        them go at once, and then forgets them when they idled out, which nobody can tell from outside."""
+        for authority in sorted(self.destination.backend_authorities - self._others.keys()):
+            known = self.proxy.known(authority)
+            if known is not None:
+                known.hold()
+                self._others[authority] = known
+
+    def other(self, authority: str | None) -> Known | None:
+        """The destination that a route picked; None: no such service."""
+        return self if authority is None else self._others.get(authority)
+
+    def forget_others(self) -> None:
+        """The entry is forgotten."""
+        others, self._others = self._others, {}
+        for known in others.values():
+            known.release()
+
+    def hold_back(self, request: Outbound, trial: Try) -> None:
+        """A try waits until the destination is known."""
+        agenda = self.proxy.agenda
+        at = agenda.now + DISCOVERY_TIMEOUT_SECONDS
+        self.held_back[trial] = agenda.call_at(at, self._give_up, (request, trial))
+
+    def _give_up(self, waited: tuple[Outbound, Try]) -> None:
+        request, trial = waited
+        del self.held_back[trial]
+        trial.request = None
+        request.refused((trial, Cause.DISCOVERY_TIMEOUT))
+
+    def let_go(self, trial: Try) -> bool:
+        """Takes back a try that is held back; False where it is not."""
+        timer = self.held_back.pop(trial, None)
+        if timer is None:
+            return False
+        timer.cancel()
+        return True
 
     def hold(self) -> None:
         """A request begins to use the entry. The cache hears of the first of several only."""
@@ -379,6 +452,16 @@ class Known:
 
     def heard(self) -> None:
         """A watch brought something: requests that waited for it go on."""
+        if self.destination.router is not self._seen:
+            self._seen = self.destination.router
+            self._take_router()
+        if self.destination.usable and self.held_back:
+            held, self.held_back = self.held_back, {}
+            backend = self.destination.backend
+            assert backend is not None
+            for trial, timer in held.items():
+                timer.cancel()
+                backend.dispatch(self.proxy.agenda.now, trial)
         if self.destination.usable and self.waiting:
             waiting, self.waiting = self.waiting, []
             for request in waiting:
@@ -438,7 +521,11 @@ class Known:
         ticket.sent_at = self.proxy.agenda.now
         ticket.cpu_delay = 0.0
         connection.tries[ticket] = None
-        connection.pod.arrive(ticket, request.target.route)
+        target = request.target
+        if self.authority == target.authority:
+            connection.pod.arrive(ticket, target.route)
+        else:
+            connection.pod.arrive_astray(ticket, target.method, target.path)
 
     def refuse(self, ticket: Try, cause: Cause) -> None:
         request = ticket.request
@@ -515,16 +602,21 @@ class ClientProxy:
             seconds += app.take(now, self._call_seconds)
         return seconds
 
+    def known(self, authority: str) -> Known | None:
+        """The entry of a destination, asked for where it is new; None where there is no such service."""
+        known = self._cache.get(authority)
+        if known is None and self._control.knows(authority):
+            known = Known(self, authority)
+            self._cache.put(authority, known, self.agenda.now)
+            self._control.watch(known)
+        return known
+
     def request(self, target: Target, requester: Requester) -> Outbound:
         """Sends the app's request on its way; it is `answered` exactly once, unless it is abandoned."""
         now = self.agenda.now
         request = Outbound(self, target, requester)
-        authority = target.authority
-        known = self._cache.get(authority)
-        if known is None:
-            known = Known(self, authority)
-            self._cache.put(authority, known, now)
-            self._control.watch(known)
+        known = self.known(target.authority)
+        assert known is not None
         known.hold()
         request.known = known
         if known.destination.usable:
@@ -559,6 +651,7 @@ class ClientProxy:
 
     def _evict(self, authority: str, known: Known) -> None:
         known.watching = False
+        known.forget_others()
         self._control.unwatch(known)
         backend = known.destination.backend
         if backend is not None:
@@ -587,6 +680,9 @@ class ClientProxy:
         for authority, known in self._cache:
             for request in list(known.waiting):
                 request.requester = None
+            for timer in known.held_back.values():
+                timer.cancel()
+            known.held_back = {}
             self._cache.remove(authority)
             known.watching = False
             self._control.unwatch(known)

@@ -102,6 +102,9 @@ class System:
                 models.append(model)
                 routes[service.name, route.method, route.path] = Target(service.name, service.authority, model, meant)
             self._add_pods(service, reached)
+        for target in routes.values():
+            for pod in self.pods[target.service]:
+                pod.routes[target.method, target.path] = target.route
         for model in models:
             model.calls = tuple(
                 tuple(routes[call.service, call.method, call.path] for call in group) for group in model.route.calls

@@ -233,7 +233,57 @@ def test_lost_telemetry_loses_no_request() -> None:
     assert bad(played(chain(30.0, faults=(lost,), inject_seconds=20.0)), 0.0, 20.0) == 0.0
 
 
-@pytest.mark.parametrize(("kind", "why"), [("network-throttle", "bandwidth"), ("misroute", "another service")])
+def misrouted(**parameters: object) -> Record:
+    """Two services behind a front; all that is meant for the first goes astray from 0 to 10 s."""
+    app = application(service("front", calls=("back",)), service("back"), service("other"), service("odd", "GET /odd"))
+    wrong = fault("misroute", service="back", parameters=parameters)
+    assert check((wrong,), {"back"}) == []
+    return played(setup_of(app, load=LoadSpec(40.0, {"all": 1.0}, 10**6, 10.0), faults=(wrong,)))
+
+
+def test_requests_routed_to_nowhere_are_answered_500() -> None:
+    record = misrouted(share=0.5)
+    assert bad(record, 0.5, 10.0) == pytest.approx(0.5, abs=0.1)
+    assert set(record.status) == {200, 502}
+    assert bad(misrouted(), 0.5, 10.0) == 1.0
+    assert bad(record, -5.0, 0.0) == bad(record, 10.5, 20.0) == 0.0
+
+
+def test_requests_routed_to_another_service_are_served_where_it_has_the_route_and_404_where_not() -> None:
+    """A call that is answered 404 is not failed, neither to its caller nor to an SLO."""
+    for to in ("other", "odd"):
+        record = misrouted(to=to)
+        assert set(record.status) == {200}
+        astray = sum(n for second, n in record.reached[to].items() if 1 <= second < 10)
+        kept = sum(n for second, n in record.reached["back"].items() if 1 <= second < 10)
+        assert astray > 300
+        assert kept == 0
+        assert sum(n for second, n in record.reached["back"].items() if second >= 11) > 100
+
+
+def test_a_selector_that_matches_nothing_leaves_callers_without_an_endpoint() -> None:
+    record = misrouted(mode="selector")
+    assert bad(record, 4.0, 9.5) == 1.0
+    assert set(record.status) == {200, 502}
+    assert bad(record, 11.0, 20.0) == 0.0
+
+
+def test_a_retry_of_what_went_astray_picks_its_way_anew() -> None:
+    """With a share of a half and three retries on 5xx, (1/2)^4 of the requests never come to the right place. Those to
+    nowhere are no answers and are not tried again; to get answers they must go to a service that fails."""
+    app = application(service("front", calls=("back",)), service("back"), service("broken", failure_rate=1.0))
+    setup = setup_of(
+        app,
+        load=LoadSpec(100.0, {"all": 1.0}, 10**6, 10.0),
+        faults=(fault("misroute", duration=20.0, service="back", parameters={"share": 0.5, "to": "broken"}),),
+    )
+    retry = RetrySpec(statuses=((500, 599),), limit=3)
+    rules = {**setup.rules, app.services[1].authority: rules_of(app.services[1], retry=retry)}
+    record = played(replace(setup, rules=rules))
+    assert bad(record, 1.0, 19.0) == pytest.approx(1 / 16, abs=4 * (1 / 16 * 15 / 16 / 1_800) ** 0.5)
+
+
+@pytest.mark.parametrize(("kind", "why"), [("network-throttle", "bandwidth")])
 def test_what_the_twin_cannot_play_it_says_with_the_reason(kind: str, why: str) -> None:
     (said,) = check((fault(kind, service="back"),), {"back"})
     assert "no model of kind" in said
