@@ -194,8 +194,10 @@ class AdminConnection(asyncio.Protocol):
         self._closing = True
         self._pieces = None
         self._waiting.clear()
+        self._reader.release()
         if self._idle is not None:
             self._idle.cancel()
+            self._idle = None
 
     def pause_writing(self) -> None:
         self._paused = True

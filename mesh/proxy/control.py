@@ -260,6 +260,7 @@ class _Exchange(asyncio.Protocol):
             self.shim.abort()  # in the middle of its handshake
         # Cycles would keep the connection's TLS state until the collector finds them, and it counts objects, not bytes.
         self.shim = self._transport = None
+        self._reader.release()
         self._settle(None)
 
     # ---- asyncio.Protocol, or the upper side of a TLS shim

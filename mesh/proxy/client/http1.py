@@ -146,6 +146,10 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._tcp.closed.value += 1
+        self._lost(error)
+        self._reader.release()
+
+    def _lost(self, error: Exception | None) -> None:
         if self._greeting is not None:
             self._driver.not_established(self, error)
             return

@@ -122,6 +122,7 @@ class ServerConnection(asyncio.Protocol):
         current, self.current = self.current, None
         if current is not None:
             current.client_gone()
+        self._reader.release()
         self._service.connection_closed(self)
 
     def pause_writing(self) -> None:

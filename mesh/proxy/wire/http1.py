@@ -62,6 +62,21 @@ class ResponseSink(Protocol):
     def response_end(self, trailers: Headers | None) -> None: ...
 
 
+class _Nobody:
+    """Hears what is left of a connection that is over."""
+
+    def request_head(self, head: RequestHead) -> None: ...
+    def request_body(self, data: bytes) -> None: ...
+    def request_end(self, trailers: Headers | None) -> None: ...
+    def response_interim(self, head: ResponseHead) -> None: ...
+    def response_head(self, head: ResponseHead) -> None: ...
+    def response_body(self, data: bytes) -> None: ...
+    def response_end(self, trailers: Headers | None) -> None: ...
+
+
+_NOBODY = _Nobody()
+
+
 class _Reader:
     """Framing, which requests and responses share."""
 
@@ -275,10 +290,15 @@ class RequestReader(_Reader):
         """`strip`: which headers of ours (`l5d-...`, lower case) clients may not send."""
         assert all(name.startswith(OUR_PREFIX) for name in strip)
         super().__init__(sink.request_body, strip)
-        self._sink = sink
+        self._sink: RequestSink = sink
         self._empty_lines = 0
         self._keep_alive = True
         self._tunnel = False
+
+    def release(self) -> None:
+        """The connection is over. Its owner knows us, and we no longer the owner: a cycle would wait for the collector,
+        whose pauses grow with what it finds."""
+        self._sink, self._body = _NOBODY, _NOBODY.request_body
 
     @property
     def in_head(self) -> bool:
@@ -365,7 +385,7 @@ class ResponseReader(_Reader):
 
     def __init__(self, sink: ResponseSink) -> None:
         super().__init__(sink.response_body, frozenset())
-        self._sink = sink
+        self._sink: ResponseSink = sink
         self._answer = ResponseHead()
         self._head_only = False
         self._connect = False
@@ -403,6 +423,10 @@ class ResponseReader(_Reader):
             super().feed(data)
         except MessageError as error:
             raise MessageError(Refused.RESPONSE_INVALID, str(error)) from None
+
+    def release(self) -> None:
+        """As of `RequestReader`."""
+        self._sink, self._body = _NOBODY, _NOBODY.response_body
 
     def end_of_stream(self) -> bool:
         """The server closed. True if that completes the response (its body was delimited by the close)."""

@@ -88,6 +88,23 @@ class H2Sink(Protocol):
         """The answer to a `ping`."""
 
 
+class _Nobody:
+    """Owns what is over."""
+
+    def accept_stream(self) -> Stream | None:
+        return None
+
+    def settings_received(self, max_concurrent: int) -> None:
+        """Of no interest any more; the same below."""
+
+    def goaway_received(self, last_stream_id: int, code: int) -> None: ...
+
+    def pong_received(self, opaque: bytes) -> None: ...
+
+
+NOBODY: H2Sink = _Nobody()
+
+
 class H2Link:
     """The connection under the streams; see the module."""
 

@@ -190,6 +190,7 @@ class TlsShim(asyncio.Protocol):
         "_outgoing",
         "_peer_ended",
         "_said_goodbye",
+        "_server_side",
         "_upper",
         "_waits",
         "_watcher",
@@ -201,10 +202,14 @@ class TlsShim(asyncio.Protocol):
     ) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._object = context.wrap_bio(
+        self._object: ssl.SSLObject | None = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
         )
-        self._watcher = watcher
+        """None once the connection is lost: who still knows us then need not hold TLS state for it."""
+        self._server_side = server_side
+        self._watcher: Watcher | None = watcher
+        """Let go of with the handshake: it knows our upper protocol, which knows us, and a cycle would keep the TLS
+        state of a closed connection until the collector finds it."""
         self._upper: Upper | None = None
         self._closing = False
         self._peer_ended = False
@@ -217,7 +222,7 @@ class TlsShim(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
-        if not self._object.server_side:
+        if not self._server_side:
             self._go_on()
 
     def data_received(self, data: bytes) -> None:
@@ -241,7 +246,9 @@ class TlsShim(asyncio.Protocol):
             upper.connection_lost(error)
         elif not self._closing:
             self._closing = True
-            self._watcher.handshake_failed(self, error if error is not None else ConnectionResetError())
+            self._fail(error if error is not None else ConnectionResetError())
+        self._watcher = self._object = None
+        self._closing = True
 
     def pause_writing(self) -> None:
         if self._upper is not None:
@@ -271,24 +278,36 @@ class TlsShim(asyncio.Protocol):
 
     def _shake(self) -> bool:
         """Goes on with the handshake; whether it is done."""
+        tls = self._object
+        assert tls is not None  # the line does not call those that are closed
         try:
-            self._object.do_handshake()
+            tls.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
             return False
         except ssl.SSLError as error:
             self._flush()  # the alert that tells the peer why
             self._closing = True
-            self._watcher.handshake_failed(self, error)
+            self._fail(error)
             self.transport.close()
             return False
         self._flush()
-        self._upper = self._watcher.handshake_done(self)
+        watcher, self._watcher = self._watcher, None
+        assert watcher is not None
+        self._upper = watcher.handshake_done(self)
         self._upper.connection_made(self)
         return True
 
+    def _fail(self, error: Exception) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.handshake_failed(self, error)
+
     def _read(self) -> None:
-        read = self._object.read
+        tls = self._object
+        if tls is None:
+            return
+        read = tls.read
         incoming = self._incoming
         chunks = []
         failure: ssl.SSLError | None = None
@@ -300,7 +319,7 @@ class TlsShim(asyncio.Protocol):
                     over = True
                     break
                 chunks.append(data)
-                if not incoming.pending and not self._object.pending():
+                if not incoming.pending and not tls.pending():
                     break
         except ssl.SSLWantReadError:
             pass
@@ -332,9 +351,10 @@ class TlsShim(asyncio.Protocol):
     # ---- transport to the protocol above
 
     def write(self, data: bytes) -> None:
-        if self._closing:
+        tls = self._object
+        if self._closing or tls is None:
             return
-        self._object.write(data)
+        tls.write(data)
         self.transport.write(self._outgoing.read())
 
     def write_eof(self) -> None:
@@ -355,8 +375,11 @@ class TlsShim(asyncio.Protocol):
 
     def _say_goodbye(self) -> None:
         self._said_goodbye = True
+        tls = self._object
+        if tls is None:
+            return
         try:
-            self._object.unwrap()
+            tls.unwrap()
         except ssl.SSLWantReadError:
             pass  # the peer's own close_notify is not waited for
         except ssl.SSLError:
@@ -386,10 +409,10 @@ class TlsShim(asyncio.Protocol):
     @property
     def alpn(self) -> str | None:
         """The protocol that both ends agreed on."""
-        return self._object.selected_alpn_protocol()
+        return self._object.selected_alpn_protocol() if self._object is not None else None
 
     def peer_name(self) -> str | None:
         """The DNS name in the peer's verified certificate."""
-        certificate = self._object.getpeercert() or {}
+        certificate = (self._object.getpeercert() if self._object is not None else None) or {}
         entries: tuple[tuple[str, str], ...] = certificate.get("subjectAltName", ())  # type: ignore[assignment]
         return next((name for kind, name in entries if kind == "DNS"), None)
