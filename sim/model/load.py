@@ -88,7 +88,7 @@ class LoadGenerator(Entry):
         self._until = until
         self._in_flight = 0
         self._turn = 0
-        self._thread: Thread | None = None
+        self._client_thread: Thread | None = None
         self._client_seconds = 0.0
         self._timeouts: deque[_Flight] = deque()
         """By their deadlines, which ascend since every request has the same timeout."""
@@ -96,7 +96,7 @@ class LoadGenerator(Entry):
 
     def runs_on(self, thread: Thread, client_seconds: float) -> None:
         """Its process, and the CPU time that a request costs it."""
-        self._thread = thread
+        self._client_thread = thread
         self._client_seconds = client_seconds
 
     def start(self) -> None:
@@ -133,8 +133,8 @@ class LoadGenerator(Entry):
         flight.outbound = None
         now = self._agenda.now
         at = now + self._overhead.next()
-        if self._thread is not None:
-            at += self._thread.take(now, self._client_seconds)
+        if self._client_thread is not None:
+            at += self._client_thread.take(now, self._client_seconds)
         if self._failure_share and status < 500 and self._random.random() < self._failure_share:
             status = 599
         self._record.add(flight.steps[flight.index].name, flight.intended_at, at - flight.intended_at, status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.machinery
 import json
 from pathlib import Path
@@ -32,6 +33,15 @@ def test_every_pattern_finds_a_source_and_nothing_that_cannot_be_compiled() -> N
         assert list(native.ROOT.glob(pattern)), pattern
     assert Path("mesh/behavior/exchange.py") in native.sources()
     assert Path("mesh/behavior/regexes.py") not in native.sources()
+
+
+def test_no_attribute_becomes_a_word_of_c() -> None:
+    """mypyc puts an underscore before each name, and then the C compiler refuses all of it."""
+    words = {"_thread", "_inline", "_asm", "_const", "_signed", "_volatile", "_restrict", "_label__", "Bool", "Complex"}
+    for path in native.sources():
+        for node in ast.walk(ast.parse((native.ROOT / path).read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                assert node.attr not in words, f"{path}:{node.lineno}: {node.attr}"
 
 
 def test_a_build_of_these_sources_is_taken(tree: Path) -> None:
