@@ -19,6 +19,16 @@ from mesh.control.registry.manifests import load_manifests
 from mesh.control.translate import outbound_policy_message, profile_message
 from scenarios.model import Application, AppService, FaultSpec, IdentitySettings, LoadSpec, Scenario, SloSpec
 
+LEFT_OUT = {
+    "AuthorizationPolicy": "it refuses nobody in the twin",
+    "ServerAuthorization": "it refuses nobody in the twin",
+    "Server": "it refuses nobody in the twin",
+    "HTTPLocalRateLimitPolicy": "it limits nobody in the twin, and no answer has a Retry-After",
+    "EgressNetwork": "the twin has nothing outside of the application",
+    "GRPCRoute": "the twin's requests are not gRPC",
+    "TrafficSplit": "the twin sends no share elsewhere for it",
+}
+"""Kinds of manifests without a representation, and what that comes to."""
 SHARED_DEPLOYMENT = ("destination", "policy")
 
 
@@ -46,6 +56,8 @@ class Setup:
     load_pods: int = 1
     backend: BackendSettings = field(default_factory=BackendSettings)
     discovery_idle_seconds: float = OUTBOUND_IDLE_SECONDS
+    left_out: tuple[str, ...] = ()
+    """Manifests that the twin reads and does nothing with, as `AuthorizationPolicy payment/only-checkout`."""
 
     @property
     def end(self) -> float:
@@ -73,6 +85,11 @@ def read_setup(scenario: Scenario, load_pods: int = 1, world: str = "local") -> 
         inject_seconds=scenario.phases.inject,
         recover_seconds=scenario.phases.recover,
         load_pods=load_pods,
+        left_out=tuple(
+            f"{type(resource).__name__} {resource.metadata.namespace}/{resource.metadata.name}"
+            for resource in resources
+            if type(resource).__name__ in LEFT_OUT
+        ),
     )
 
 
@@ -127,9 +144,12 @@ def misrouted(rules: Rules, to: str, share: float) -> Rules:
 
 def unplayed(setup: Setup) -> list[str]:
     """What the policies ask for and the twin does not do, one line each; empty where it does all."""
-    found: list[str] = []
+    found = [f"{name}: {LEFT_OUT[name.partition(' ')[0]]}" for name in setup.left_out]
     for service in setup.app.services:
         rules = setup.rules[service.authority]
+        accrual = rules.policy.failure_accrual
+        if (accrual is not None and accrual.honor_retry_after) or rules.policy.load_bias is not None:
+            found.append(f"{service.name}: no answer of the twin has the Retry-After that its policy would honour")
         if rules.profile.opaque or rules.policy.protocol == "opaque":
             found.append(f"{service.name}: its port is opaque, and the twin plays it as HTTP")
         if rules.profile.exists:

@@ -57,6 +57,11 @@ def check(faults: tuple[FaultSpec, ...], services: set[str]) -> list[str]:
                 f"fault {fault.name}: whether a proxy lives in {fault.parameters['memoryLimit']} depends on its load,"
                 f" which the twin does not know; it is forecast as if it did (below {STARVING_MEBIBYTES}Mi none starts)"
             )
+        if fault.kind == "telemetry-loss":
+            problems.append(
+                f"fault {fault.name}: it changes no request, but what is measured from scrapes meanwhile (attempts a"
+                " request, the mesh's own figures) is missing or cut; the forecast is of what a whole record would show"
+            )
         unknown = set(fault.parameters) - _PARAMETERS.get(fault.kind, frozenset())
         problems.extend(
             f"fault {fault.name}: the twin does not represent its parameter {name}" for name in sorted(unknown)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from sim.cpu import fit_cpu
+from sim.cpu import APP_PRIOR, PROXY_PRIOR, fit_cpu
 from sim.model.draws import Streams
 from sim.observation import CpuWindow, ProcessCpu
 
@@ -46,10 +46,10 @@ def _seconds(inbound: float, outbound: float, first: float, second: float) -> fl
 def test_costs_are_recovered() -> None:
     found = fit_cpu(window())
     assert found is not None
-    assert found.costs.proxy_inbound == pytest.approx(INBOUND, rel=0.02)
-    assert found.costs.proxy_outbound == pytest.approx(OUTBOUND, rel=0.02)
-    assert found.costs.app_serve == pytest.approx(SERVE, rel=0.05)
-    assert found.costs.app_call == pytest.approx(CALL, rel=0.05)
+    assert found.costs.proxy_inbound == pytest.approx(INBOUND, rel=0.05)
+    assert found.costs.proxy_outbound == pytest.approx(OUTBOUND, rel=0.05)
+    assert found.costs.app_serve == pytest.approx(SERVE, rel=0.25)
+    assert found.costs.app_call == pytest.approx(CALL, rel=0.25)
     assert found.costs.client == pytest.approx(0.0006)
     assert not found.limits()
 
@@ -59,10 +59,22 @@ def test_what_others_use_is_background() -> None:
     whole, own = fit_cpu(window()), fit_cpu(window(machine=None))
     assert whole is not None
     assert own is not None
-    idle = 10 * IDLE + IDLE + 0.05 / SECONDS
-    assert own.costs.background == pytest.approx(idle, rel=0.15)
-    assert whole.costs.background == pytest.approx(20.0 / SECONDS + idle, rel=0.02)
+    idle = 11 * IDLE + 0.05 / SECONDS
+    assert own.costs.background == pytest.approx(idle, rel=0.3)
+    assert whole.costs.background == pytest.approx(20.0 / SECONDS + idle, rel=0.03)
     assert any("own processes" in limit for limit in own.limits())
+
+
+def test_a_chain_whose_links_see_the_same_leans_on_what_is_typical() -> None:
+    """Idle cost and cost of a request cannot be told apart there: the fit must neither give all to the one nor to the
+    other, and the sum must be what was used."""
+    cpu = 25.0 * (PROXY_PRIOR[0] + 20.0 * (PROXY_PRIOR[1] + PROXY_PRIOR[2]))
+    app = 25.0 * (APP_PRIOR[0] + 20.0 * (APP_PRIOR[1] + APP_PRIOR[2]))
+    links = [ProcessCpu(f"s{i}-0/proxy", "proxy", cpu, 500.0, 500.0) for i in range(7)]
+    apps = [ProcessCpu(f"s{i}-0/app", "app", app, 500.0, 500.0) for i in range(7)]
+    found = fit_cpu(CpuWindow(2.0, 25.0, (*links, *apps), 20.0))
+    assert found is not None
+    assert found.costs.hop_seconds == pytest.approx(sum(PROXY_PRIOR[1:]) + sum(APP_PRIOR[1:]), rel=0.05)
 
 
 def test_the_error_that_it_states_is_the_one_it_makes() -> None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pytest
 from sim_builders import application, rules_of, service, setup_of
 
-from mesh.api.messages import BackendSpec, DstOverride, FailureSpec, FiltersSpec, HttpRouteSpec, ValueMatch
+from mesh.api.messages import (
+    BackendSpec,
+    DstOverride,
+    FailureAccrualSpec,
+    FailureSpec,
+    FiltersSpec,
+    HttpRouteSpec,
+    ValueMatch,
+)
 from scenarios.catalogue import names
 from scenarios.load import load_scenario
 from sim.setup import Setup, read_setup, unplayed
@@ -49,3 +58,24 @@ def test_a_profile_puts_the_routes_of_a_policy_out_of_force() -> None:
 @pytest.mark.parametrize("name", names())
 def test_the_shipped_scenarios_are_played_whole(name: str) -> None:
     assert unplayed(read_setup(load_scenario(name))) == []
+
+
+def test_manifests_of_kinds_that_the_twin_leaves_out_are_named(tmp_path: Path) -> None:
+    manifest = tmp_path / "policies.yaml"
+    manifest.write_text(
+        "apiVersion: policy.linkerd.io/v1beta3\nkind: Server\nmetadata: {name: all, namespace: payment}\n"
+        "spec: {podSelector: {matchLabels: {app: payment}}, port: http}\n---\n"
+        "apiVersion: policy.linkerd.io/v1alpha1\nkind: AuthorizationPolicy\n"
+        "metadata: {name: only, namespace: payment}\n"
+        "spec: {targetRef: {group: policy.linkerd.io, kind: Server, name: all}, requiredAuthenticationRefs: []}\n"
+    )
+    scenario = replace(load_scenario("retry-storm"), resources=(manifest,))
+    said = unplayed(read_setup(scenario))
+    assert [line.partition(":")[0] for line in said] == ["Server payment/all", "AuthorizationPolicy payment/only"]
+
+
+def test_a_retry_after_that_would_be_honoured_is_said_not_to_come() -> None:
+    setup = setup_of(application(BACK))
+    for accrual, lines in ((FailureAccrualSpec(), 0), (FailureAccrualSpec(honor_retry_after=True), 1)):
+        rules = rules_of(BACK, failure_accrual=accrual)
+        assert len(unplayed(replace(setup, rules={BACK.authority: rules}))) == lines
