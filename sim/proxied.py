@@ -67,38 +67,80 @@ def self_times(
     """(what is told by route, notes on what is not)."""
     found: dict[RouteKey, Told] = {}
     notes: list[str] = []
+    shares = visits(app)
     for service in app.services:
-        for route in service.routes:
-            seen, alone = _of_route(inbound, service, route.name)
-            if seen is None:
-                continue
-            rest = seen.mean
-            error = _mean_error(seen)
-            lacking = ""
-            for group in route.calls:
-                called = [_call_latency(app, inbound, outbound, name, r) for name, r in _called(app, group)]
-                known = [latency for latency in called if latency is not None]
-                if not known or len(known) < len(called):
-                    lacking = group[0].service
-                    break
-                longest = max(known, key=lambda latency: latency.mean)
-                rest -= longest.mean
-                error = math.hypot(error, _mean_error(longest))
-            if lacking:
-                notes.append(
-                    f"{service.name} {route.name}: no latency of its calls to {lacking}, its declared time is used"
-                )
-            elif rest < LEAST_SHARE * seen.mean:
-                notes.append(
-                    f"{service.name} {route.name}: its calls take all of its latency, its declared time is used"
-                )
-            elif route.calls:
-                widen = math.hypot(error / rest, 0.0 if alone else UNSPLIT)
-                found[service.name, route.name] = Told(RouteTimes(seen.count, rest), widen, "proxies, calls subtracted")
-            else:
-                times = seen if alone else _shared(service, route, seen)
-                found[service.name, route.name] = Told(times, 0.0 if alone else UNSPLIT, "the server's proxy")
+        apart = [route for route in service.routes if inbound.get((service.name, route.name)) is not None]
+        whole = inbound.get((service.name, ""))
+        if len(service.routes) == 1 and not apart and whole is not None:
+            found |= _group(app, inbound, outbound, service, service.routes, whole, {}, notes)
+        for route in apart:
+            found |= _group(app, inbound, outbound, service, (route,), inbound[service.name, route.name], {}, notes)
+        if len(service.routes) > 1 and not apart and whole is not None:
+            found |= _group(app, inbound, outbound, service, service.routes, whole, shares, notes)
     return found, notes
+
+
+def visits(app: Application) -> dict[RouteKey, float]:
+    """Requests to each route for one journey, by the declared shares of journeys."""
+    found: dict[RouteKey, float] = {}
+    for journey in app.journeys:
+        for step in journey.steps:
+            service = app.service(step.service)
+            route = service.route(step.method, step.path)
+            for name, visited in _path(app, service, route) if route is not None else ():
+                found[name, visited.name] = found.get((name, visited.name), 0.0) + journey.share
+    return found
+
+
+def _group(
+    app: Application,
+    inbound: Mapping[RouteKey, RouteTimes],
+    outbound: Mapping[RouteKey, RouteTimes],
+    service: AppService,
+    routes: tuple[AppRoute, ...],
+    seen: RouteTimes,
+    shares: Mapping[RouteKey, float],
+    notes: list[str],
+) -> dict[RouteKey, Told]:
+    """Routes whose latency is known as one: a single one, or all of a service, split in the declared proportion."""
+    if seen.count <= 0:
+        return {}
+    if len(routes) == 1 and not routes[0].calls:
+        return {(service.name, routes[0].name): Told(seen, 0.0, "the server's proxy")}
+    weights = [shares.get((service.name, route.name), 0.0) for route in routes] if len(routes) > 1 else [1.0]
+    total = sum(weights)
+    if total <= 0:
+        return {}
+    rest, error, usual = seen.mean, _mean_error(seen), 0.0
+    for route, weight in zip(routes, weights, strict=True):
+        usual += weight / total * _declared_mean(route)
+        for group in route.calls:
+            called = [_call_latency(inbound, outbound, app.service(name), r) for name, r in _called(app, group)]
+            known = [latency for latency in called if latency is not None]
+            if weight and len(known) < len(called):
+                notes.append(
+                    f"{service.name} {route.name}: no latency of its calls to {group[0].service}, declared time used"
+                )
+                return {}
+            if weight and known:
+                mean, off = max(known)
+                rest -= weight / total * mean
+                error = math.hypot(error, weight / total * off)
+    if rest < LEAST_SHARE * seen.mean:
+        named = " and ".join(route.name for route in routes)
+        notes.append(f"{service.name} {named}: the calls take all of the latency, declared time used")
+        return {}
+    widen = math.hypot(error / rest, UNSPLIT if len(routes) > 1 else 0.0)
+    by = "the server's proxy" if not any(route.calls for route in routes) else "proxies, calls subtracted"
+    return {
+        (service.name, route.name): Told(
+            RouteTimes(max(1, round(seen.count * weight / total)), rest * _declared_mean(route) / usual),
+            widen,
+            by if len(routes) == 1 else f"{by}, routes split as declared",
+        )
+        for route, weight in zip(routes, weights, strict=True)
+        if weight
+    }
 
 
 def overhead_of_hop(
@@ -165,35 +207,20 @@ def from_clients(app: Application, latencies: Mapping[str, Values]) -> tuple[dic
     return found, notes
 
 
-def _of_route(seen: Mapping[RouteKey, RouteTimes], service: AppService, route: str) -> tuple[RouteTimes | None, bool]:
-    """(its latency, whether it is this route's alone). Of all routes together where nothing better is there."""
-    exact = seen.get((service.name, route))
-    if exact is not None and exact.count > 0:
-        return exact, True
-    if any(key[0] == service.name and key[1] for key in seen):
-        return None, False  # routes are told apart, and this one was not called
-    whole = seen.get((service.name, ""))
-    return (whole, len(service.routes) == 1) if whole is not None and whole.count > 0 else (None, False)
-
-
-def _shared(service: AppService, route: AppRoute, seen: RouteTimes) -> RouteTimes:
-    """One route's part of a latency that all routes of a service share: in the declared proportion."""
-    usual = sum(_declared_mean(r) for r in service.routes) / len(service.routes)
-    return RouteTimes(seen.count, seen.mean * _declared_mean(route) / usual)
-
-
 def _call_latency(
-    app: Application,
     inbound: Mapping[RouteKey, RouteTimes],
     outbound: Mapping[RouteKey, RouteTimes],
-    name: str,
+    service: AppService,
     route: AppRoute,
-) -> RouteTimes | None:
-    service = app.service(name)
-    for seen in (outbound, inbound):
-        found, _ = _of_route(seen, service, route.name)
-        if found is not None:
-            return found
+) -> tuple[float, float] | None:
+    """(mean, how far off it may be) of a call as its caller's proxy sees it, or the callee's and a typical overhead."""
+    for seen, over in ((outbound, 0.0), (inbound, TYPICAL.mean)):
+        exact, whole = seen.get((service.name, route.name)), seen.get((service.name, ""))
+        if exact is not None and exact.count > 0:
+            return exact.mean + over, math.hypot(_mean_error(exact), over * TYPICAL_SPREAD)
+        if whole is not None and whole.count > 0:
+            shared = 0.0 if len(service.routes) == 1 else 0.2 * whole.mean
+            return whole.mean + over, math.hypot(math.hypot(_mean_error(whole), over * TYPICAL_SPREAD), shared)
     return None
 
 

@@ -199,23 +199,19 @@ class Reader:
     # ---- load and failures
 
     def _load_points(self) -> Iterable[LoadPoint]:
-        """Per service and scrape; each series' k-th step is its k-th interval, so that scrapes a second apart count as
-        the same."""
+        """Per service and interval."""
         interval = self._telemetry.interval
-        window = self._telemetry.window
-        if interval is None or window is None or interval <= 0:
+        if interval is None:
             return
-        steps = max(1, round((window[1] - window[0]) / interval))
-        counts: dict[str, list[float]] = defaultdict(lambda: [0.0] * steps)
-        sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * steps)
+        counts: dict[str, list[float]] = {}
+        sums: dict[str, list[float]] = {}
         for part, series, (service, _) in self._of(LATENCY, "inbound", _whole):
             if part == "bucket":
                 continue
-            column = (counts if part == "count" else sums)[service]
-            for at, risen in self._telemetry.rises(series):
-                column[min(steps - 1, max(0, math.ceil((at - window[0]) / interval - 0.5) - 1))] += risen
-        for service in counts:
-            for count, total in zip(counts[service], sums[service], strict=True):
+            columns, rises = counts if part == "count" else sums, self._telemetry.by_interval(series)
+            columns[service] = [a + b for a, b in zip(columns.get(service, [0.0] * len(rises)), rises, strict=True)]
+        for service, column in counts.items():
+            for count, total in zip(column, sums.get(service, [0.0] * len(column)), strict=True):
                 yield LoadPoint(service, interval, count, total / count / 1e3 if count >= 1 and total > 0 else None)
 
     def _answers(self) -> tuple[int, int] | None:

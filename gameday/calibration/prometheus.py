@@ -154,6 +154,6 @@ def _check_samples(telemetry: Telemetry, where: str) -> None:
         return
     interval, bounds = telemetry.interval, telemetry.window
     every = f", scraped every {interval:.0f} s" if interval else ""
-    needed = f"{(FEWEST_SAMPLES + 1) * interval:.0f}s" if interval else "longer"
+    needed = f"{(FEWEST_SAMPLES + 1) * interval:.0f}s is" if interval else "at least four scrapes is"
     spanned = f" in {bounds[1] - bounds[0]:.0f} s" if bounds else ""
-    raise BadInput(f"{where}: at most {most} samples of a series{spanned}{every}; a window of {needed} is needed")
+    raise BadInput(f"{where}: at most {most} samples of a series{spanned}{every}; a window of {needed} needed")

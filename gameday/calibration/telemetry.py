@@ -8,9 +8,10 @@ and from its first value otherwise (a target found late has counted for who know
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 Labels = Mapping[str, str]
 START_TIME = "process_start_time_seconds"
@@ -55,9 +56,17 @@ class Telemetry:
 
     @property
     def window(self) -> tuple[float, float] | None:
-        """First and last moment of any sample."""
-        times = [t for known in self.by_name.values() for s in known for t in (s.samples[0][0], s.samples[-1][0])]
-        return (min(times), max(times)) if times else None
+        """Whole intervals in which every typical series counted. Targets are scraped at moments of their own within an
+        interval, so from the first sample of any to the last of any is longer than what each has seen."""
+        interval = self.interval
+        known = [series.samples for each in self.by_name.values() for series in each]
+        if not known or not interval:
+            return None
+        most = max(len(samples) for samples in known)
+        whole = [samples for samples in known if len(samples) >= most - 1]
+        start, end = max(samples[0][0] for samples in whole), min(samples[-1][0] for samples in whole)
+        steps = max(1, math.floor((end - start) / interval + 0.01))
+        return end - steps * interval, end
 
     @property
     def interval(self) -> float | None:
@@ -83,6 +92,32 @@ class Telemetry:
             found.append((at, value if value < before else value - before))
         return found
 
+    def by_interval(self, series: Counted) -> list[float]:
+        """Rise in each interval of the window. Between two scrapes a counter is taken to rise evenly: pods are scraped
+        seconds apart, and where a balancer moves load from one to another the sum would otherwise seem to come in
+        bursts. What is left of real bursts is a little less than they were."""
+        window, interval = self.window, self.interval
+        if window is None or not interval:
+            return []
+        steps = round((window[1] - window[0]) / interval)
+        edges = [window[0] + k * interval for k in range(steps + 1)]
+        rises = self.rises(series)
+        times = [series.samples[0][0], *(at for at, _ in rises if at > series.samples[0][0])]
+        first = sum(step for at, step in rises if at == series.samples[0][0])
+        counted = list(accumulate((step for at, step in rises if at > series.samples[0][0]), initial=first))
+        return [b - a for a, b in pairwise([_between(times, counted, edge) for edge in edges])]
+
     def rise(self, series: Counted) -> float:
         """Over the whole window."""
         return sum(step for _, step in self.rises(series))
+
+
+def _between(times: list[float], values: list[float], at: float) -> float:
+    """By linear interpolation; 0 before the first, the last value after the last."""
+    after = bisect_right(times, at)
+    if after == 0:
+        return 0.0
+    if after == len(times):
+        return values[-1]
+    share = (at - times[after - 1]) / (times[after] - times[after - 1])
+    return values[after - 1] + share * (values[after] - values[after - 1])
