@@ -25,6 +25,7 @@ from sim.workers import WorkersFit
 RATE_PRIOR_SECONDS = 30.0
 """The declared rate counts like this much observation, where the load generator is ours and follows it."""
 FOREIGN_RATE_PRIOR_SECONDS = 1.0
+SAME_LOAD = 0.1
 UNTOLD_RATE_SIGMA = 1.0
 """Of the log, where no journey was seen to begin and the load is not ours."""
 FLAWLESS = 0.9
@@ -107,11 +108,15 @@ class Calibration:
         )
 
     def under(self, load: LoadSpec) -> Calibration:
-        """The same system under another load: its rate, known as well as the window's was."""
-        if self.arrivals <= 0:
+        """The same system under another load: its rate, known as well as the window's was, and a note that says so.
+        A load that the window had already, to within `SAME_LOAD`, keeps the rate that was seen."""
+        if self.arrivals <= 0 or load.rate <= 0:
             return replace(self, declared_rate=load.rate)
-        seconds = self.arrivals / max(load.rate, 1e-9)
-        return replace(self, declared_rate=load.rate, seconds=seconds)
+        seen = self.arrivals / self.seconds
+        if abs(seen / load.rate - 1.0) <= SAME_LOAD:
+            return replace(self, declared_rate=load.rate)
+        note = f"calibrated at {seen:.3g} arrivals a second, and the load here is {load.rate:g}"
+        return replace(self, declared_rate=load.rate, seconds=self.arrivals / load.rate, notes=(*self.notes, note))
 
     def summary(self) -> dict[str, float | str | None]:
         """For the reader of a forecast."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from scenarios.model import Scenario
 from sim.arrivals import Dispersion
 from sim.calibrate import failures
 from sim.calibration import Calibration
+from sim.cpu import CpuFit
 from sim.distributions import Distribution, Exponential, LogNormal, Mixture, Tabled, WithStalls
 from sim.families import Prior
 from sim.fit import RouteFit, fit_route
@@ -83,6 +84,7 @@ class Posterior(msgspec.Struct, frozen=True):
     dispersion: Dispersion
     workers: dict[str, WorkersFit]
     ours: bool
+    cpu: CpuFit | None = None
 
 
 class CalibrationFile(msgspec.Struct, frozen=True):
@@ -229,7 +231,7 @@ def calibration_for(file: CalibrationFile, scenario: Scenario, path: Path) -> tu
         notes=tuple(notes),
         **plain,
     )
-    return replace(calibration.under(scenario.load), notes=tuple(notes)), _observation(file, scenario)
+    return calibration.under(scenario.load), _observation(file, scenario)
 
 
 def _observation(file: CalibrationFile, scenario: Scenario) -> Observation:

@@ -112,6 +112,25 @@ def test_the_table_is_printed_for_people(tmp_path: Path, capsys: pytest.CaptureF
     assert "not told" in printed
 
 
+def test_pods_scraped_at_moments_of_their_own_are_no_bursts(tmp_path: Path) -> None:
+    """A balancer that moves load between two pods, whose scrapes are half an interval apart."""
+    one = scraped()
+    halves = Scraped()
+    for (name, labels), samples in one.values.items():
+        if dict(labels)["deployment"] != "web" or dict(labels)["direction"] != "inbound":
+            halves.values[name, labels] = samples
+            continue
+        for pod, offset in (("web-0", 0.0), ("web-1", 5.0)):
+            total, kept = 0.0, [(samples[0][0] + offset, 0.0)]
+            for index in range(1, len(samples)):
+                share = 0.8 if (index % 2 == 0) == (pod == "web-0") else 0.2
+                total += (samples[index][1] - samples[index - 1][1]) * share
+                kept.append((samples[index][0] + offset, total))
+            halves.values[name, tuple(sorted({**dict(labels), "pod": pod}.items()))] = kept
+    found = of_dump(tmp_path, halves)
+    assert row(found, "arrival rate").estimate == pytest.approx(RATE, rel=0.04)
+
+
 # ---- thin and wrong input: a refusal, or a wider interval and a note -------------------------------------------------
 
 

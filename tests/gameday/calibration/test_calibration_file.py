@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import msgspec
@@ -11,15 +11,18 @@ from foreign_app import RATE, answer, app_file, requests_csv, scraped
 
 from gameday.calibration.command import CalibrateOptions, calibrated
 from gameday.calibration.external import scenario_for
-from gameday.calibration.file import SCHEMA, calibration_for, read_file, to_file
+from gameday.calibration.file import SCHEMA, Posterior, calibration_for, read_file, to_file
 from gameday.errors import BadInput
 from scenarios.load import load_scenario
 from scenarios.load.application import load_application
 from scenarios.model import LoadSpec, Scenario, SloSpec
 from sim.calibrate import calibrate
+from sim.calibration import Calibration
 from sim.cold import cold_observation
+from sim.cpu import CpuFit
 from sim.model.draws import Streams
 from sim.observation import Observation
+from sim.parameters import CpuCosts
 
 
 def written(folder: Path) -> tuple[Path, Scenario]:
@@ -41,14 +44,19 @@ def _drill(scenario: Scenario) -> Scenario:
 def test_a_runs_calibration_draws_the_same_from_its_file(tmp_path: Path) -> None:
     scenario = load_scenario("retry-storm")
     observation = cold_observation(scenario, 1)
-    calibration = calibrate(observation, scenario)
+    costs = CpuCosts(cores=2, background=0.1, proxy_inbound=0.0003)
+    calibration = replace(calibrate(observation, scenario), cpu=CpuFit(costs, 0.2, 0.4, True))
     path = tmp_path / "calibration.json"
     path.write_bytes(msgspec.json.encode(to_file(calibration, scenario, "test", observation)))
     again, seen = calibration_for(read_file(path), scenario, path)
-    assert again.draw(Streams(1, 3)).times == calibration.draw(Streams(1, 3)).times
-    assert again.draw(Streams(1, 3)).overhead == calibration.draw(Streams(1, 3)).overhead
-    assert again.residual == calibration.residual
+    assert again == calibration
+    assert again.draw(Streams(1, 3)) == calibration.draw(Streams(1, 3))
     assert [s.good for s in seen.requests] == [s.good for s in observation.requests]
+
+
+def test_all_that_a_forecast_draws_from_is_in_the_file() -> None:
+    kept = set(Posterior.__struct_fields__) | {"declared_rate", "notes", "told_by"}
+    assert {field.name for field in fields(Calibration)} == kept
 
 
 def test_the_load_is_the_scenarios_and_as_well_known_as_the_windows(tmp_path: Path) -> None:
