@@ -112,7 +112,7 @@ def test_the_table_is_printed_for_people(tmp_path: Path, capsys: pytest.CaptureF
     assert "not told" in printed
 
 
-def test_pods_scraped_at_moments_of_their_own_are_no_bursts(tmp_path: Path) -> None:
+def test_pods_scraped_at_moments_of_their_own_leave_the_rate_right(tmp_path: Path) -> None:
     """A balancer that moves load between two pods, whose scrapes are half an interval apart."""
     one = scraped()
     halves = Scraped()
