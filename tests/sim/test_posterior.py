@@ -55,8 +55,12 @@ def test_a_known_normal_is_sampled() -> None:
     assert np.cov(drawn.T) == pytest.approx(covariance, rel=0.15)
 
 
-@pytest.mark.parametrize("count", [5, 60, 1_000])
-@pytest.mark.parametrize("bounds", [cold.BOUNDS, LINKERD, ()], ids=["fine", "Linkerd's", "single times"])
+CASES = [(bounds, count) for bounds in (cold.BOUNDS, LINKERD, ()) for count in (5, 60)] + [(LINKERD, 1_000)]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "count"), CASES, ids=[f"{len(bounds) or 'no'} buckets, {count} requests" for bounds, count in CASES]
+)
 def test_self_times_have_uniform_ranks(bounds: tuple[float, ...], count: int) -> None:
     expected = ServiceTime(0.02, 0.5)
     prior = prior_of(declared(expected), trusted=False)
