@@ -58,7 +58,7 @@ def print_scenario(name: str, variant: str | None) -> int:
         f"[bold]Phases[/bold] warmup {format_duration(phases.warmup)}, baseline {format_duration(phases.baseline)},"
         f" seal, inject {format_duration(phases.inject)}, recover {format_duration(phases.recover)}"
     )
-    console.print("[bold]Faults[/bold]")
+    console.print("[bold]Faults[/bold]" if scenario.faults else "[bold]Faults[/bold] none")
     for fault in scenario.faults:
         targets = ", ".join(f"{key} {value}" for key, value in fault.targets.items())
         parameters = ", ".join(f"{key} {value}" for key, value in fault.parameters.items())
