@@ -38,6 +38,8 @@ class Stall(msgspec.Struct, frozen=True, omit_defaults=True):
     at: float
     ms: float
     cpu_ms: float
+    waited_ms: float = 0.0
+    """For a core, in the same gap and not part of `ms`: what has arrived meanwhile is served in one go."""
     gc_ms: float = 0.0
     collections: list[int] = []
     """Generations that the collector went through in it."""
@@ -92,6 +94,7 @@ class Probe:
                 now,
                 round(stall * 1e3, 2),
                 round((worked - self._worked) * 1e3, 2),
+                round((delayed - self._delayed) * 1e3, 2),
                 round(self._collected * 1e3, 2),
                 self._generations,
                 dict(self._stacks.most_common()),
