@@ -27,7 +27,7 @@ from benchmarks.world import World, world
 
 LONGEST_MS = 5.0
 WAITED_MS = 1.0
-"""Two requests arrive in it. After longer waits for a core a turn of the loop serves all that has arrived meanwhile: the
+"""Two requests arrive in it. After longer waits for a core a turn of the loop serves all that has arrived since: the
 stall's work is the proxy's, its length the machine's, and both are shown."""
 STALLS_SHOWN = 8
 MOVED = 20

@@ -5,6 +5,8 @@ profiles and policies are small and are always sent whole. Every message carries
 change that its server saw in its registry, and `published_at`, the wall-clock second of that change, so that a
 proxy can measure how long configuration takes to reach it (M8 in the guide).
 
+All messages are one file: it is the whole vocabulary of a protocol, and both ends read it from top to bottom.
+
 The twin builds its proxies from the same objects: a policy is read once, in `mesh.control`, and never typed again.
 """
 

@@ -1,7 +1,8 @@
 """Kubernetes resources as users write them, as far as this mesh reads them.
 
 The same manifests serve all worlds. Fields of a known kind that the mesh does not read yet are accepted and left alone,
-as Kubernetes clients do; unknown *kinds* are for the registry to judge.
+as Kubernetes clients do; unknown *kinds* are for the registry to judge. It is one long list, in the order of the API
+groups, without any behaviour.
 """
 
 from __future__ import annotations

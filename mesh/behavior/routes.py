@@ -11,6 +11,8 @@ A profile switches off everything the outbound policy says about retries, timeou
 The control plane sends policy routes in the order of the Gateway API's precedence, so the first that matches is the
 right one. A parent without HTTPRoutes or GRPCRoutes has one route without conditions, and then matching is a single
 attribute (`Router.only`), so that routing costs nothing where nobody asked for it.
+
+Matching, retry rules and weights are one file: a route is all of them.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 Names are linkerd2-proxy's where it has one (`app/src/env.rs`); ours say so. Seconds inside, Linkerd's duration text
 outside. A wrong value raises `InvalidConfig` with the variable's name; nothing is guessed. No identity variable at
 all disables identity: everything is plaintext then, which is for benchmarks and tests only.
+
+One file, because a variable is read in three places (the struct, `load_config`, the reader of its format) that change
+together.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ from mesh.proxy.client import Connection, http1, http2
 from mesh.proxy.config import parse_address
 from mesh.proxy.request import Request
 from mesh.proxy.telemetry import BalancerSeries, DirectionTelemetry, EndpointSeries
-from mesh.proxy.wire.tls import Contexts, TlsShim, Upper, failure_reason
+from mesh.proxy.wire.contexts import Contexts
+from mesh.proxy.wire.tls import TlsShim, Upper, failure_reason
 
 COARSE_SECONDS = 0.5
 

@@ -36,7 +36,7 @@ from mesh.proxy.config import Identity
 from mesh.proxy.control import ControlClient, ControlError
 from mesh.proxy.metrics import Registry
 from mesh.proxy.trust import TrustBundle
-from mesh.proxy.wire.tls import Contexts, anchored_context, contexts_in_steps
+from mesh.proxy.wire.contexts import Contexts, anchored_context, contexts_in_steps
 
 CERTIFY_TIMEOUT_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 0.5

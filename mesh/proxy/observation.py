@@ -20,7 +20,7 @@ from mesh.proxy.recorder import Recorder
 from mesh.proxy.tap import Tap, TapServer
 from mesh.proxy.telemetry import DirectionTelemetry
 from mesh.proxy.trace import Exporter, Tracer
-from mesh.proxy.wire.tls import Contexts
+from mesh.proxy.wire.contexts import Contexts
 
 log = logging.getLogger("proxy")
 

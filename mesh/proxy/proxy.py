@@ -30,7 +30,7 @@ from mesh.proxy.outbound.service import OutboundService
 from mesh.proxy.server import http2
 from mesh.proxy.tcp import Relays
 from mesh.proxy.telemetry import DirectionTelemetry, OutboundTelemetry, ProcessTelemetry
-from mesh.proxy.wire.tls import Contexts
+from mesh.proxy.wire.contexts import Contexts
 
 VERSION = "0.1.0"
 LAG_PROBE_SECONDS = 0.1

@@ -8,7 +8,7 @@
 
 Who serves a request holds the series that it needs; series by status are found in a small dict of their owner. The
 families (names, help, buckets) are made by `mesh.proxy.telemetry`. Labels are Linkerd's: `parent_*`, `route_*` and
-`backend_*` name the control plane's resources.
+`backend_*` name the control plane's resources. The five are one file because they are one shape.
 """
 
 from __future__ import annotations

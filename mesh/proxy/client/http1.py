@@ -3,7 +3,7 @@
     connecting ──► (TLS handshake ──► accepted?) ──► idle ⇄ serving ──► closed
 
 Over TLS (only upgrades go to a meshed endpoint this way) the connection counts as open only when the server has said
-that it accepted our certificate (`wire.tls.ALPN_ACCEPTED`): until then nothing is written, and a refusal is a failed
+that it accepted our certificate (`contexts.ALPN_ACCEPTED`): until then nothing is written, and a refusal is a failed
 handshake that costs no request.
 
 When a connection breaks before the first byte of a response, the request may be sent again iff the connection had
@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 
 from mesh.behavior.outcome import Cause
 from mesh.proxy.telemetry import EndpointSeries, TcpSeries
+from mesh.proxy.wire.contexts import ALPN_ACCEPTED
 from mesh.proxy.wire.http1 import LAST_CHUNK, ResponseReader, chunk, last_chunk, request_bytes
 from mesh.proxy.wire.http1_fields import MessageError
 from mesh.proxy.wire.message import Headers, RequestHead, ResponseHead
-from mesh.proxy.wire.tls import ACCEPTED, ALPN_ACCEPTED, TlsShim
+from mesh.proxy.wire.tls import ACCEPTED, TlsShim
 
 if TYPE_CHECKING:
     from mesh.behavior.backend import EndpointState

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, cast
 from mesh.proxy.interception import dialled
 from mesh.proxy.session import Session
 from mesh.proxy.tcp import tune
+from mesh.proxy.wire.contexts import ALPN_ACCEPTED, ALPN_HTTP2, ALPN_OPAQUE
 from mesh.proxy.wire.detect import NeedMore, Protocol, detect_first, sni_of
-from mesh.proxy.wire.tls import ACCEPTED, ALPN_ACCEPTED, ALPN_HTTP2, ALPN_OPAQUE, TlsShim, Upper, failure_reason
+from mesh.proxy.wire.tls import ACCEPTED, TlsShim, Upper, failure_reason
 
 if TYPE_CHECKING:
     from mesh.proxy.inbound.service import InboundService

@@ -21,7 +21,7 @@ from mesh.proxy.driver import BackendDriver
 from mesh.proxy.request import Request
 from mesh.proxy.series import EndpointSeries
 from mesh.proxy.telemetry import DirectionTelemetry
-from mesh.proxy.wire.tls import Contexts
+from mesh.proxy.wire.contexts import Contexts
 
 QUEUE_CAPACITY = 10_000
 """linkerd2-proxy's default for its queues."""

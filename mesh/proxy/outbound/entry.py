@@ -5,7 +5,7 @@
                                                      HTTP/1, HTTP/2 or TCP driver of this entry ◄┴─► of another entry
 
 A backend that is another destination is an entry of its own in the discovery cache, held as long as a route of this one
-names it.
+names it. The class is whole because each message of discovery changes routes, drivers and who waits at once.
 """
 
 from __future__ import annotations

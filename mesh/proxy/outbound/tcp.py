@@ -26,7 +26,8 @@ from mesh.proxy.dial import Dialler, Peer, ServerEnd
 from mesh.proxy.session import Session
 from mesh.proxy.tcp import End, Relays, join, terminate
 from mesh.proxy.telemetry import OutboundTelemetry, TcpSeries
-from mesh.proxy.wire.tls import Contexts, TlsShim
+from mesh.proxy.wire.contexts import Contexts
+from mesh.proxy.wire.tls import TlsShim
 from mesh.proxy.wire.transport_header import TransportHeader, encode_header
 
 TCP_SETTINGS = BackendSettings(multiplex=Multiplex.NEVER, pool_max_idle=0)

@@ -15,9 +15,9 @@ from mesh.proxy.csr import make_key_and_csr
 from mesh.proxy.observe import Observer
 from mesh.proxy.recorder import Recorder
 from mesh.proxy.session import Session
+from mesh.proxy.wire.contexts import Contexts, make_contexts
 from mesh.proxy.wire.errors import AnyCause
 from mesh.proxy.wire.message import Headers, RequestHead
-from mesh.proxy.wire.tls import Contexts, make_contexts
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

@@ -37,7 +37,7 @@ from mesh.control import pki
 from mesh.proxy.config import Address, Config, ControlService, Identity, Workload
 from mesh.proxy.csr import make_key_and_csr
 from mesh.proxy.proxy import Proxy
-from mesh.proxy.wire.tls import make_contexts
+from mesh.proxy.wire.contexts import make_contexts
 
 CONTROL_NAME = "control.linkerd.serviceaccount.identity.linkerd.cluster.local"
 

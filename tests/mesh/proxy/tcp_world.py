@@ -30,7 +30,8 @@ from mesh.proxy.outbound.accept import OutboundAccept
 from mesh.proxy.outbound.tcp import TCP_SETTINGS, TcpDriver, TcpForward, TcpOutbound, Waiter
 from mesh.proxy.session import Session
 from mesh.proxy.telemetry import DirectionTelemetry, OutboundTelemetry
-from mesh.proxy.wire.tls import Contexts, TlsShim, Upper, make_contexts
+from mesh.proxy.wire.contexts import Contexts, make_contexts
+from mesh.proxy.wire.tls import TlsShim, Upper
 
 NOWHERE = Address("127.0.0.1", 1)
 FAILFAST_SECONDS = 0.2

@@ -21,7 +21,8 @@ from mesh.api.messages import Endpoint
 from mesh.behavior.authz import default_inbound_policy
 from mesh.control import pki
 from mesh.proxy.csr import make_key_and_csr
-from mesh.proxy.wire.tls import Contexts, TlsShim, make_contexts
+from mesh.proxy.wire.contexts import Contexts, make_contexts
+from mesh.proxy.wire.tls import TlsShim
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 

@@ -14,7 +14,7 @@ from mesh.proxy.config import PREFIX, load_config
 from mesh.proxy.metrics import Registry
 from mesh.proxy.observation import Observation
 from mesh.proxy.telemetry import DirectionTelemetry, OutboundTelemetry
-from mesh.proxy.wire.tls import Contexts
+from mesh.proxy.wire.contexts import Contexts
 
 TAPPER = "tap.linkerd-viz.serviceaccount.identity.linkerd.cluster.local"
 

@@ -12,7 +12,7 @@ from mesh.proxy.metrics import Registry
 from mesh.proxy.outbound.discovery import Discovery
 from mesh.proxy.outbound.tcp import TcpEntry
 from mesh.proxy.telemetry import OutboundTelemetry
-from mesh.proxy.wire.tls import Contexts
+from mesh.proxy.wire.contexts import Contexts
 
 NOWHERE = Address("127.0.0.1", 1)
 CACHE = "cache.shop.svc.cluster.local:6379"

@@ -16,8 +16,8 @@ from mesh.proxy.outbound.discovery import Discovery
 from mesh.proxy.request import Request
 from mesh.proxy.session import Session
 from mesh.proxy.telemetry import OutboundTelemetry
+from mesh.proxy.wire.contexts import Contexts
 from mesh.proxy.wire.message import RequestHead
-from mesh.proxy.wire.tls import Contexts
 
 NOWHERE = Address("127.0.0.1", 1)
 WEB, CANARY = "web.shop.svc.cluster.local:80", "canary.shop.svc.cluster.local:80"

@@ -17,7 +17,7 @@ from mesh.proxy.csr import make_key_and_csr
 from mesh.proxy.metrics import Registry
 from mesh.proxy.resolve import Resolver
 from mesh.proxy.wait import wait
-from mesh.proxy.wire.tls import anchored_context
+from mesh.proxy.wire.contexts import anchored_context
 
 
 class Dns:
