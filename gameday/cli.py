@@ -187,6 +187,72 @@ def calibrate(
     return run_calibrate(CalibrateOptions(sources, app, prometheus, window, at, output, out))
 
 
+@app.command(name="phase-map")
+def phase_map(
+    scenario: str,
+    /,
+    *,
+    variant: str | None = None,
+    set: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    from_run: str | None = None,
+    load: str | None = None,
+    size: str | None = None,
+    policy: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    points: int = 1000,
+    seconds: float = 120.0,
+    seed: int = 1,
+    ramp: bool = True,
+    dask: str | None = None,
+    output: Annotated[Literal["table", "json", "html"], Parameter(name=("--output", "-o"))] = "table",
+    out: Path | None = None,
+    plain: bool = False,
+) -> int:
+    """Where does it stay broken? Load × size of the fault × policy, played by the twin; nothing is started.
+
+    Parameters
+    ----------
+    scenario
+        A name from `gameday list`, or a path to a scenario.yaml.
+    variant
+        One of the scenario's variants.
+    set
+        Override one field; may be repeated.
+    from_run
+        Calibrate on the baseline of this run; without it, on the values that the application declares.
+    load
+        Journeys a second: LOW:HIGH:COUNT, or values separated by commas.
+    size
+        Of the fault: [duration|latency|errors|replicas=]LOW:HIGH:COUNT, or values; the axis alone takes its defaults.
+    policy
+        A map of its own for each: limit=N, budget=N%, timeout=DURATION, queue=N, replicas=N, breaker; several joined
+        by commas, @SERVICE for another service than the faulted one. May be repeated; without it, the usual ones.
+    points
+        About so many, over all policies.
+    seconds
+        Time to play; what does not fit is taken from the points around and marked.
+    seed
+        The same seed gives the same map.
+    ramp
+        Also ramp the load up and down without a fault, to see the loop; `--no-ramp` saves that time.
+    dask
+        Address of a Dask scheduler whose workers do the playing, such as tcp://127.0.0.1:8786.
+    output
+        table, json, or html.
+    out
+        File to write; json and table are printed without it.
+    plain
+        No colours, even on a terminal.
+    """
+    from gameday.phasemap.command import run_phase_map
+    from gameday.phasemap.options import PhaseMapOptions
+
+    return run_phase_map(
+        PhaseMapOptions(
+            scenario, variant, set, from_run, load, size, policy, points, seconds, seed, ramp, dask, output, out, plain
+        )
+    )
+
+
 @app.command
 def runs() -> int:
     """List the runs below ./runs with their verdicts; interrupted ones are marked."""

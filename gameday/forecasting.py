@@ -43,7 +43,7 @@ def print_forecast(
     if calibrated is not None:
         calibration, seen = calibration_for(read_file(calibrated), scenario, calibrated)
     else:
-        seen = _observation_of(from_run, scenario) if from_run is not None else cold_observation(scenario, seed)
+        seen = observation_of(from_run, scenario) if from_run is not None else cold_observation(scenario, seed)
     forecast = make_forecast(
         scenario,
         seen,
@@ -60,7 +60,12 @@ def print_forecast(
     return Exit.HELD
 
 
-def _observation_of(name: str, scenario: Scenario) -> Observation:
+def observation_of(name: str, scenario: Scenario) -> Observation:
+    """The baseline of a stored run.
+
+    Raises:
+        BadInput: no such run, or it never got past its baseline.
+    """
     run = rundir.find(name)
     with RunStore(run.store) as store:
         window = store.meta().get("windows", {}).get("baseline")

@@ -5,14 +5,16 @@
     vulnerable    it comes back from this fault, but a larger one of those tested leaves it stuck at the same load, or
                   this one does now and then
     stable        it comes back from this and every larger fault tested
+    unknown       the time was over before anything was played nearby
 
 after Bronson et al. (HotOS 2021) and Huang et al. (OSDI 2022); "bad" and "stuck" are those of `sim.trigger`. Words are
 about the sizes that were tested: a larger fault may find what a stable column hides.
 
-Points are played where it matters first: every load without a fault; a coarse lattice; what lies between lattice
-points that differ, until the boundary is a closed line; eight plays instead of one for every point at the line, so
-that P(stuck) comes with a binomial interval there; and then all the rest. Whatever the time does not reach takes the
-state of its surroundings and is marked so. Play 0 has the centre of what the baseline tells, every other play a draw.
+Points are played where it matters first: every load without a fault; a coarse lattice; today's point; what lies
+between lattice points that differ, until the boundary is a closed line; eight plays instead of one for every point at
+the line, so that P(stuck) comes with a binomial interval there; and then all the rest. Whatever the time does not reach
+takes the state of its surroundings and is marked so. Play 0 has the centre of what the baseline tells, every other play
+a draw.
 
 Rejected: bisection in each column (half the plays, but an island of stuck points would never be seen, and both the
 breaker and bounded queues make such).
@@ -37,7 +39,7 @@ from sim.sweep import Clock, Sweep
 from sim.trigger import Fate, Health, Play, play, wait_of, with_size
 
 SCHEMA = "gameday.dev/phase-map/v1"
-State = Literal["stable", "vulnerable", "metastable", "overloaded"]
+State = Literal["stable", "vulnerable", "metastable", "overloaded", "unknown"]
 STRIDE = 3
 PLAYS_AT_BOUNDARY = 8
 BOUNDARY_ROUNDS = 3
@@ -75,7 +77,7 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
     boundary_load: float | None = None
     """Where the load times (1 + retries) is the capacity, if the formula applies."""
     boundary_note: str = ""
-    """The formula with its numbers, or why it does not apply."""
+    """In words with its numbers, or why no formula applies."""
 
 
 class PhaseMap(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +116,8 @@ class Ground:
     pods: tuple[PodState, ...] = ()
     start: float = 0.0
     plays_at_boundary: int = PLAYS_AT_BOUNDARY
+    today: tuple[int, int] | None = None
+    """Indices of load and size that are as often played as those at the boundary."""
 
 
 @dataclass(slots=True)
@@ -191,6 +195,8 @@ class _Survey:
         if not self._learn_health():
             return False
         if not self._play_all("a coarse lattice", (w for w in self._open() if self._on_lattice(w))):
+            return False
+        if not self._play_all("today's point", (w for w in self._open() if w[1:] == self._ground.today), self._times):
             return False
         while found := [w for w in self._open() if w not in self.cells and self._is_between(w)]:
             if not self._play_all("the boundary", found):
@@ -297,15 +303,15 @@ class _Survey:
                 return True
         return False
 
-    def surroundings(self, where: Where) -> bool:
-        """What the nearest played point of the panel says; stable where none was played."""
+    def surroundings(self, where: Where) -> bool | None:
+        """Whether the nearest played point of the panel is stuck; None where none was played."""
         panel, load, size = where
         nearest = min(
             (w for w in self.cells if w[0] == panel),
             key=lambda w: ((w[1] - load) ** 2 + (w[2] - size) ** 2, w),
             default=None,
         )
-        return nearest is not None and self.cells[nearest].is_stuck
+        return self.cells[nearest].is_stuck if nearest is not None else None
 
 
 def _panel(policy: str, line: Line, number: int, survey: _Survey, ground: Ground) -> Panel:
@@ -330,7 +336,8 @@ def _point(survey: _Survey, where: Where, load: float, size: float) -> Point:
         return Point(load=load, size=size, state="overloaded", plays=0, stuck=0, low=0.0, high=1.0)
     cell = survey.cells.get(where)
     if cell is None:
-        state: State = "metastable" if survey.surroundings(where) else "stable"
+        around = survey.surroundings(where)
+        state: State = "unknown" if around is None else "metastable" if around else "stable"
         return Point(load=load, size=size, state=state, plays=0, stuck=0, low=0.0, high=1.0)
     stuck, plays = sum(fate.stuck for fate in cell.fates), len(cell.fates)
     low, high = wilson(stuck, plays)

@@ -98,10 +98,10 @@ def boundary(setup: Setup, parameters: Parameters) -> Line:
     if holds < timeout:
         held, waits = format_duration(round(holds, 3)), format_duration(timeout)
         return Line(None, f"no formula: queues of {name} hold {held} of work, less than the timeout of {waits}")
-    return Line(
-        full / per_journey / (1 + limit),
-        f"load × {per_journey:.3g} × (1 + {limit}) = {full:.4g} requests/s at {name}",
-    )
+    load = full / per_journey / (1 + limit)
+    what = "a storm can feed itself" if limit else "it is full"
+    formula = f"load × {per_journey:.3g} × (1 + {limit}) = {full:.4g} requests/s at {name}"
+    return Line(load, f"{what} from {load:.4g} journeys/s on: {formula}")
 
 
 def _on_timeout(statuses: tuple[tuple[int, int], ...]) -> bool:

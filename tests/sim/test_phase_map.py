@@ -196,7 +196,7 @@ def test_a_map_has_all_four_states_in_their_places_and_is_the_same_again() -> No
 def test_a_map_without_time_says_so() -> None:
     made = small_map(1, seconds=0.0)
     assert not made.complete
-    assert all(p.plays == 0 for p in made.panels[0].points)
+    assert all(p.plays == 0 and p.state == "unknown" for p in made.panels[0].points)
     assert made.notes
 
 

@@ -1,0 +1,1 @@
+"""`gameday phase-map`: options, the map on a terminal, the files."""
