@@ -204,7 +204,7 @@ def h11_requests(data: bytes) -> Reading:
                 old = event.http_version != b"1.1"
                 options = b",".join(value for name, value in headers if name == b"connection").lower()
                 offers = [value.strip().lower() for name, value in headers if name == b"upgrade"]
-                offered = {offer.strip() for value in offers for offer in value.split(b",")} - {b"h2c"}
+                offered = {offer.strip() for value in offers for offer in value.split(b",")} - {b"h2c", b""}
                 named = b"upgrade" in {option.strip() for option in options.split(b",")}
                 tunnel = method == "CONNECT" or bool(offered and named and not old)
             elif isinstance(event, h11.Data):

@@ -140,7 +140,9 @@ def request_of(lines: list[bytes], strip: frozenset[bytes]) -> RequestHead:
             head.keep_alive = b"close" not in options
             if upgrade is not None and b"upgrade" in options:
                 head.upgrade = b", ".join(
-                    offer for offer in (part.strip(b" \t") for part in upgrade.split(b",")) if offer.lower() != _H2C
+                    offer
+                    for offer in (part.strip(b" \t") for part in upgrade.split(b","))
+                    if offer and offer.lower() != _H2C
                 )
         head.headers = without_nominated(headers, connection)
     if target[:1] == b"/" and b"#" not in target and head.method != "CONNECT":

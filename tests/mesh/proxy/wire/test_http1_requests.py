@@ -124,8 +124,19 @@ def test_an_upgrade_with_a_body_begins_after_the_body(how: str) -> None:
         (b"Connection: upgrade\r\nUpgrade: H2C, websocket\r\n", b"websocket"),
         (b"Upgrade: websocket\r\n", b""),
         (b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n", b"websocket"),
+        (b"Connection: Upgrade\r\nUpgrade: \r\n", b""),
+        (b"Connection: Upgrade\r\nUpgrade: , ,\r\n", b""),
+        (b"Connection: Upgrade\r\nUpgrade: , websocket\r\n", b"websocket"),
     ],
-    ids=["h2c", "h2c among others", "not named by Connection", "named among others"],
+    ids=[
+        "h2c",
+        "h2c among others",
+        "not named by Connection",
+        "named among others",
+        "empty",
+        "blanks",
+        "after a blank",
+    ],
 )
 def test_an_upgrade_counts_if_connection_names_it_and_never_to_h2c(lines: bytes, upgrade: bytes) -> None:
     head = read(b"GET / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n").heads[0]
