@@ -77,6 +77,20 @@ def test_an_empty_baseline_widens_instead_of_guessing() -> None:
     assert any("declared" in note for note in calibration.notes)
 
 
+def test_a_clock_that_jumps_in_the_baseline_widens_and_leaves_the_rate() -> None:
+    scenario = shop()
+    seen = cold_observation(scenario, 1)
+    middle = (seen.started_at + seen.ended_at) / 2
+    moved = tuple(replace(s, intended_at=s.intended_at + 300.0 * (s.intended_at > middle)) for s in seen.requests)
+    usual, jumped = (
+        calibrate(o, scenario) for o in (seen, replace(seen, requests=moved, ended_at=seen.ended_at + 300.0))
+    )
+    assert any("clock jumped" in note for note in jumped.notes)
+    assert jumped.best().rate == pytest.approx(usual.best().rate, rel=0.02)
+    assert jumped.drift > 2 * usual.drift
+    assert jumped.residual["p50"] > 2 * usual.residual["p50"]
+
+
 def test_one_request_is_not_enough_to_fit_an_overhead() -> None:
     scenario = shop()
     one = Observation(0.0, 20.0, (ClientSample("GET front /", 1.0, 0.01, True),), {}, {}, ())

@@ -264,6 +264,37 @@ def test_any_subset_of_metrics_missing_refuses_or_widens(
         assert width(found, parameter) >= width(full, parameter) ** 0.85, parameter
 
 
+def _mangled(draw: st.DrawFn, text: str) -> str:
+    """`text` with a stretch taken out or overwritten."""
+    start = draw(st.integers(0, len(text)))
+    length = draw(st.integers(0, 400))
+    return text[:start] + draw(st.text(max_size=20)) + text[start + length :]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(data=st.data(), kind=st.sampled_from(["dump.json", "requests.csv", "after.txt"]))
+def test_a_damaged_file_is_read_or_refused_in_one_line(
+    data: st.DataObject, kind: str, complete: tuple[Path, Scraped, CalibrationFile]
+) -> None:
+    folder, window, _ = complete
+    short = scraped(seconds=40.0) if kind == "dump.json" else window
+    text = {
+        "dump.json": lambda: answer(short.result()).decode(),
+        "requests.csv": lambda: requests_csv(folder, count=60).read_text(),
+        "after.txt": lambda: window.text(-1),
+    }[kind]()
+    (folder / kind).write_text(data.draw(st.composite(_mangled)(text)), encoding="utf-8", errors="replace")
+    (folder / "before.txt").write_text(window.text(0))
+    names = ["before.txt", kind] if kind == "after.txt" else [kind]
+    try:
+        calibrated(CalibrateOptions(tuple(str(folder / name) for name in names), app=app_file(folder)))
+    except BadInput as error:
+        said = str(error)
+    else:
+        said = ""
+    assert "\n" not in said.replace(repr("\n"), "")
+
+
 # ---- a Prometheus that is none ---------------------------------------------------------------------------------------
 
 
@@ -378,3 +409,13 @@ def test_snapshots_without_times_ask_for_them(tmp_path: Path) -> None:
 
 def test_every_metric_that_is_asked_for_is_known_to_the_reader() -> None:
     assert set(PRESENT) <= set(FAMILIES)
+
+
+def test_two_sources_of_one_forecast_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["gameday", "forecast", "calm", "--calibration", "c.json", "--from-run", "latest"])
+    with pytest.raises(SystemExit) as raised:
+        main()
+    assert raised.value.code == 2
+    assert "give one" in capsys.readouterr().err
