@@ -28,6 +28,7 @@ from sim.posterior import DRAWS, sample
 
 Values = npt.NDArray[np.float64]
 TABLE_SIZE = 400
+_MIDPOINTS = np.asarray([probit((i + 0.5) / TABLE_SIZE) for i in range(TABLE_SIZE)])
 MISFIT = 1.5
 """`Evidence.misfit`, 10 % of a bin's share forgiven, above which no family will do."""
 SUSPICIOUS = 1.0
@@ -47,14 +48,23 @@ class RouteFit:
     """Observations behind it; 0: only declared."""
     prior: Prior
     points: tuple[tuple[float, ...], ...] = ()
-    """Draws of the posterior, as points of the prior's family; empty: the bins themselves, moved by `scale_sigma`."""
-    scale_sigma: float = 0.0
+    """Draws of the posterior, as points of the prior's family; empty: the bins themselves."""
+    bins: tuple[tuple[float, float, float], ...] = ()
+    """(lower edge, upper edge, weighed count) where no family fits. Their posterior is a Dirichlet's (the Bayesian
+    bootstrap, Rubin 1981): one stall among ninety requests may have been one in thirty, or in a thousand."""
+    bins_scale: float = 1.0
+    """What brings the bins' mean to the exact one."""
+    widen: float = 0.0
+    """Sigma of the log of all times that the source leaves open beyond counting."""
 
     def draw(self, generator: np.random.Generator) -> Distribution:
         """One self time that the window does not contradict."""
         if self.points:
             return distribution_of(self.prior.family, self.points[int(generator.integers(len(self.points)))])
-        return self.distribution.scaled(math.exp(self.scale_sigma * float(generator.standard_normal())))
+        factor = self.bins_scale * math.exp(self.widen * float(generator.standard_normal()))
+        weighed = generator.gamma([count for _, _, count in self.bins])
+        drawn = [(low, high, float(w)) for (low, high, _), w in zip(self.bins, weighed, strict=True)]
+        return _tabled(drawn, self.distribution.mean).scaled(factor)
 
     @property
     def shape(self) -> str:
@@ -78,6 +88,7 @@ class RouteFit:
             self,
             distribution=self.distribution.scaled(factor),
             points=tuple((point[0] + shift, *point[1:]) for point in self.points),
+            bins_scale=self.bins_scale * factor,
         )
 
 
@@ -155,32 +166,33 @@ def _best_of_two(evidence: Evidence, prior: Prior, one: Values) -> tuple[Values,
 
 
 def _counted(evidence: Evidence, prior: Prior, widen: float) -> RouteFit:
-    table = _tabled(evidence)
-    table = table.scaled(evidence.mean / table.mean) if evidence.mean > 0 else table
-    values = np.asarray(table.values)
-    relative = float(values.std() / max(values.mean(), 1e-9))
-    sigma = math.hypot(relative / math.sqrt(evidence.total * evidence.weight), widen)
-    return RouteFit(table, evidence.total, prior, (), sigma)
+    bins = tuple(
+        (low, high if math.isfinite(high) else 2.0 * low, count * evidence.weight)
+        for low, high, count in evidence.bins()
+    )
+    table = _tabled(list(bins), evidence.mean)
+    scale = evidence.mean / table.mean if evidence.mean > 0 else 1.0
+    return RouteFit(table.scaled(scale), evidence.total, prior, (), bins, scale, widen)
 
 
-def _tabled(evidence: Evidence) -> Tabled:
+def _tabled(bins: list[tuple[float, float, float]], mean: float) -> Tabled:
     """Quantiles by interpolation of (probit of the share, log of the edge); straight on beyond the ends."""
-    total = float(evidence.counts.sum())
+    total = sum(count for _, _, count in bins)
     xs: list[float] = []
     ys: list[float] = []
     below = 0.0
-    for low, high, count in evidence.bins():
+    for low, high, count in bins:
         if ys and math.log(low) > ys[-1] + 1e-9:  # a gap between two modes, crossed at once
             xs.append(xs[-1] + 1e-9)
             ys.append(math.log(low))
         below += count
         share = below / total
-        if math.isfinite(high) and 0.0 < share < 1.0:
+        if 0.0 < share < 1.0 - 1e-9 and (not xs or probit(share) > xs[-1]):
             xs.append(probit(share))
             ys.append(math.log(high))
     if len(xs) < 2:
-        return Tabled((evidence.mean, evidence.mean))
-    points = np.asarray([probit((i + 0.5) / TABLE_SIZE) for i in range(TABLE_SIZE)])
+        return Tabled((mean, mean))
+    points = _MIDPOINTS
     values = np.interp(points, xs, ys)
     first = (ys[1] - ys[0]) / (xs[1] - xs[0])
     last = (ys[-1] - ys[-2]) / (xs[-1] - xs[-2])

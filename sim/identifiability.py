@@ -134,7 +134,7 @@ def _tail(parameter: str, times: list[Distribution], count: int) -> Finding:
     generator = np.random.Generator(np.random.SFC64(11))
     values = [float(np.quantile(time.block(generator, 2_000), 0.999)) for time in times[:60]]
     low, middle, high = (float(q) for q in np.quantile(np.asarray(values), [0.05, 0.5, 0.95]))
-    return Finding(parameter, middle, low, high, "s", 0.0, None, f"p99.9 of {count}: the family's word")
+    return Finding(parameter, middle, low, high, "s", 0.0, None, f"p99.9 of {count}: beyond what was seen")
 
 
 def _bursts(calibration: Calibration, values: list[float]) -> Finding:

@@ -62,7 +62,9 @@ class Route(msgspec.Struct, frozen=True):
     distribution: dict[str, Any]
     prior: Prior
     points: tuple[tuple[float, ...], ...]
-    scale_sigma: float
+    bins: tuple[tuple[float, float, float], ...] = ()
+    bins_scale: float = 1.0
+    widen: float = 0.0
 
 
 class Posterior(msgspec.Struct, frozen=True):
@@ -141,7 +143,9 @@ def to_file(calibration: Calibration, scenario: Scenario, source: str, observati
                     _encoded(fit.distribution),
                     fit.prior,
                     fit.points,
-                    fit.scale_sigma,
+                    fit.bins,
+                    fit.bins_scale,
+                    fit.widen,
                 )
                 for (service, route), fit in calibration.routes.items()
             ),
@@ -205,7 +209,7 @@ def calibration_for(file: CalibrationFile, scenario: Scenario, path: Path) -> tu
             else:
                 known += 1
                 found[service.name, route.name] = RouteFit(
-                    _decoded(one.distribution), one.count, one.prior, one.points, one.scale_sigma
+                    _decoded(one.distribution), one.count, one.prior, one.points, one.bins, one.bins_scale, one.widen
                 )
     if not known:
         raise BadInput(

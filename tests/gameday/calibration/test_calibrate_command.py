@@ -271,7 +271,7 @@ def _mangled(draw: st.DrawFn, text: str) -> str:
     return text[:start] + draw(st.text(max_size=20)) + text[start + length :]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), kind=st.sampled_from(["dump.json", "requests.csv", "after.txt"]))
 def test_a_damaged_file_is_read_or_refused_in_one_line(
     data: st.DataObject, kind: str, complete: tuple[Path, Scraped, CalibrationFile]
