@@ -41,6 +41,7 @@ class Stall(msgspec.Struct, frozen=True, omit_defaults=True):
     waited_ms: float = 0.0
     """For a core, in the same gap and not part of `ms`: what has arrived meanwhile is served in one go."""
     gc_ms: float = 0.0
+    """CPU time of the collector."""
     collections: list[int] = []
     """Generations that the collector went through in it."""
     stacks: dict[str, int] = {}
@@ -70,9 +71,9 @@ class Probe:
 
     def _collector(self, phase: str, info: dict[str, int]) -> None:
         if phase == "start":
-            self._collecting_since = time.monotonic()
+            self._collecting_since = time.thread_time()
         else:
-            self._collected += time.monotonic() - self._collecting_since
+            self._collected += time.thread_time() - self._collecting_since
             self._generations.append(info["generation"])
 
     def _watch(self, thread: int) -> None:
