@@ -180,7 +180,7 @@ def _connect(address: str) -> tuple[Any, int]:
             "--dask needs the package dask.distributed; install it with: pip install 'gameday[dask]'"
         ) from None
     try:
-        client = distributed.Client(address, timeout=DASK_WAIT_SECONDS, set_as_default=False)
+        client = distributed.Client(address, timeout=DASK_WAIT_SECONDS)
     except (OSError, TimeoutError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NoDask(

@@ -37,6 +37,8 @@ RAMP_SHARE = 1.15
 RAMP_STEPS = 12
 RAMP_MOST_TIMES = 3.0
 """Of the map's highest load: a ramp goes no further to find the place where the system is full."""
+MAP_SHARE = 0.8
+"""Of the time, at most, where ramps are to follow."""
 AHEAD_SECONDS = 15.0
 
 
@@ -72,9 +74,11 @@ def run_phase_map(options: PhaseMapOptions) -> int:
     board = _Board(len(loads) * len(sizes) * len(policies), quiet=options.output != "table" and not sys.stderr.isatty())
     try:
         with Sweep(dask=options.dask, done=board.played) as sweep:
-            clock = Clock(options.seconds - (time.monotonic() - began))
+            left = options.seconds - (time.monotonic() - began)
+            clock = Clock(left)
+            mapping = Clock(MAP_SHARE * left) if options.ramp else clock
             made = make_phase_map(
-                scenario.name, scenario.variant, policies, (load_now, own_size), ground, sweep, clock, board.stage
+                scenario.name, scenario.variant, policies, (load_now, own_size), ground, sweep, mapping, board.stage
             )
             if options.ramp:
                 board.stage("ramps up and down")

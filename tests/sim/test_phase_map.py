@@ -168,15 +168,17 @@ class Fixed(Calibration):
     def best(self) -> Parameters:
         return PARAMETERS
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return object.__new__, (Fixed,)
 
-def small_map(seed: int, seconds: float | None = None) -> PhaseMap:
+
+def small_map(seed: int, seconds: float | None = None, sweep: Sweep | None = None) -> PhaseMap:
     calibration = object.__new__(Fixed)
     loads = tuple(share * CAPACITY for share in (0.2, 0.4, 0.6, 0.8, 1.2))
     ground = Ground(calibration, seed, "duration", loads, (0.5, 4.0, 8.0), plays_at_boundary=2)
-    with Sweep(1) as sweep:
-        return make_phase_map(
-            "test", None, [("limit=1", station())], (0.4 * CAPACITY, 4.0), ground, sweep, Clock(seconds)
-        )
+    return make_phase_map(
+        "test", None, [("limit=1", station())], (0.4 * CAPACITY, 4.0), ground, sweep or Sweep(1), Clock(seconds)
+    )
 
 
 def test_a_map_has_all_four_states_in_their_places_and_is_the_same_again() -> None:
