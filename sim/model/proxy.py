@@ -402,8 +402,8 @@ class Known:
     def _take_router(self) -> None:
         """Asks for the destinations that new routes name. The others stay until this entry is forgotten: the proxy lets
         them go at once, and then forgets them when they idled out, which nobody can tell from outside."""
-        for authority in sorted(self.destination.backend_authorities - self._others.keys()):
-            known = self.proxy.known(authority)
+        for authority in sorted(self.destination.backend_authorities):
+            known = self.proxy.known(authority) if authority not in self._others else None
             if known is not None:
                 known.hold()
                 self._others[authority] = known
