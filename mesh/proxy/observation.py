@@ -17,7 +17,8 @@ from mesh.proxy.config import Config
 from mesh.proxy.metrics import Registry
 from mesh.proxy.observe import Watched, plug
 from mesh.proxy.recorder import Recorder
-from mesh.proxy.tap import Tap, TapServer
+from mesh.proxy.tap import Tap
+from mesh.proxy.tap_server import TapServer
 from mesh.proxy.telemetry import DirectionTelemetry
 from mesh.proxy.trace import Exporter, Tracer
 from mesh.proxy.wire.contexts import Contexts

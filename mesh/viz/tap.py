@@ -63,7 +63,7 @@ class TapQuery:
 
 
 def tap_request(query: TapQuery, fleet: Fleet, pods: int) -> dict[str, Any]:
-    """The body of `POST /v1/tap` for each of so many pods (`mesh.proxy.tap.TapRequest`).
+    """The body of `POST /v1/tap` for each of so many pods (`mesh.proxy.tap_filter.TapRequest`).
 
     Raises:
         TapRefused: `--to` names nothing that is known, or too much.

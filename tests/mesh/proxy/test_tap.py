@@ -14,9 +14,11 @@ import uvloop
 from observed import Anchored, Side, asked
 
 from mesh.behavior.outcome import Cause
-from mesh.proxy import tap
+from mesh.proxy import tap, tap_server
 from mesh.proxy.metrics import Registry
-from mesh.proxy.tap import InvalidTap, Session, Tap, TapServer, parse_tap
+from mesh.proxy.tap import Session, Tap
+from mesh.proxy.tap_filter import InvalidTap, parse_tap
+from mesh.proxy.tap_server import TapServer
 
 TAPPER = "tap.linkerd-viz.serviceaccount.identity.linkerd.cluster.local"
 
@@ -355,7 +357,7 @@ def test_connections_that_say_nothing_do_not_keep_the_tapper_out() -> None:
         honest, kept = await asyncio.open_connection("127.0.0.1", world.port)
         idle = [
             await asyncio.open_connection("127.0.0.1", world.port, local_addr=("127.0.0.2", 0))
-            for _ in range(tap.MAX_CONNECTIONS + 10)
+            for _ in range(tap_server.MAX_CONNECTIONS + 10)
         ]
         assert [await reader.read() for reader, _ in idle[:11]] == [b""] * 11, (
             "the longest silent of the greediest address"
@@ -370,7 +372,7 @@ def test_connections_that_say_nothing_do_not_keep_the_tapper_out() -> None:
 
 
 def test_an_identity_that_may_not_tap_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tap, "FORBIDDEN_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(tap_server, "FORBIDDEN_TIMEOUT_SECONDS", 0.01)
 
     async def work(world: Listening) -> None:
         reader, _ = await world.connect(MESH.client("cart.shop.local"))
