@@ -13,7 +13,7 @@ from sim.calibrate import calibrate, failures
 from sim.cold import cold_observation
 from sim.distributions import LogNormal, WithStalls
 from sim.model.draws import Streams
-from sim.observation import ClientSample, Observation
+from sim.observation import ClientSample, Observation, RouteTimes
 
 DECLARED = ServiceTime(0.004, 0.4)
 
@@ -106,3 +106,17 @@ def test_slow_is_not_failed() -> None:
         ClientSample("GET front /", 0.0, None, False),
     )
     assert failures(samples, slos) == [False, True, False, True]
+
+
+def test_a_program_that_counts_nothing_is_known_from_the_proxy_beside_it() -> None:
+    scenario = shop()
+    front, back = scenario.app.services
+    program = replace(back, command=("their-server",))
+    scenario = replace(scenario, app=replace(scenario.app, services=(front, program)))
+    seen = cold_observation(scenario, 1)
+    own = {key: times for key, times in seen.route_times.items() if key[0] != "back"}
+    calibration = calibrate(replace(seen, route_times=own, proxy_latency={"back": RouteTimes(900, 0.011)}), scenario)
+    assert calibration.routes["back", "GET /"].distribution.mean == pytest.approx(0.011, rel=0.05)
+    assert not any("back" in note for note in calibration.notes)
+    unseen = calibrate(replace(seen, route_times=own), scenario)
+    assert any("back GET /: not called" in note for note in unseen.notes)
