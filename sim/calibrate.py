@@ -70,9 +70,6 @@ FIT_REQUESTS = 2_500
 """Requests that a trial baseline plays at most: enough for a p95, and a fifth of a second."""
 OVERHEAD_PROPOSALS = 120
 OVERHEAD_DRAWS = 60
-LEVELS_TOGETHER = 0.3
-"""What seven quantiles of one step say, as a share of what they would say if each were independent and self times were
-exact: so 90 % intervals of the overhead held 34 of 40 known ones, and with 1 they held 25."""
 UNTOLD_DRIFT = 0.3
 UNSEEN_SHARE = 0.35
 """Sigma of the log: the way from an app to its own proxy is in no proxy's latency."""
@@ -361,7 +358,7 @@ def _fit_overhead(start: Calibration, setup: Setup, observation: Observation, no
     record = _played(replace(start, overhead=overhead), setup, seconds, 1)
     median = max(1e-5, overhead.body.median + correction(known, _by_route(record), hops))
     points = sample(
-        lambda points: np.asarray([-0.5 * LEVELS_TOGETHER * loss(point) for point in points]),
+        lambda points: np.asarray([-0.5 * loss(point) for point in points]),
         mode,
         np.asarray(PRIOR_SPREAD),
         np.random.Generator(np.random.SFC64(zlib.crc32(b"overhead"))),
