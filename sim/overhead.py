@@ -29,13 +29,13 @@ LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 FEWEST_BEYOND = 3.0
 """A level takes part when at least this many samples lie beyond it."""
 MODEL_SIGMA = 0.03
-"""Of the log: what even a perfect fit leaves at each level. With 1 % the middle of the distribution, which is known best,
-was met at the price of the tail wherever the model is a little wrong: on a busy machine p99 came out half as long again.
-With this, 90 % intervals of known overheads held 34 to 38 of 40 (median, sigma, mean)."""
+"""Of the log: what even a perfect fit leaves at each level. With 1 % the middle of the distribution, which is known
+best, was met at the price of the tail wherever the model is a little wrong: on a busy machine p99 came out half as long
+again. With this, 90 % intervals of known overheads held 34 to 38 of 40 (median, sigma, mean)."""
 PRIOR_CENTRE = (math.log(0.003), -0.9, -6.5, -4.0)
 """Of the logs of median, sigma, stall share and mean stall."""
 PRIOR_SPREAD = (0.6, 0.4, 2.83, 1.41)
-"""The median's takes no part in the fit: latencies tell it, or nothing does. Sigma is kept from standing in for stalls."""
+"""The median's takes no part in the fit: latencies tell it, or nothing does. Sigma may not stand in for stalls."""
 
 
 @dataclass(frozen=True, slots=True)
