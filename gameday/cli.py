@@ -206,6 +206,7 @@ def phase_map(
     output: Annotated[Literal["table", "json", "html"], Parameter(name=("--output", "-o"))] = "table",
     out: Path | None = None,
     plain: bool = False,
+    keep: bool = False,
 ) -> int:
     """Where does it stay broken? Load × size of the fault × policy, played by the twin; nothing is started.
 
@@ -242,13 +243,30 @@ def phase_map(
         File to write; json and table are printed without it.
     plain
         No colours, even on a terminal.
+    keep
+        Also put the map into the run of `--from-run`, whose report then shows it.
     """
     from gameday.phasemap.command import run_phase_map
     from gameday.phasemap.options import PhaseMapOptions
 
     return run_phase_map(
         PhaseMapOptions(
-            scenario, variant, set, from_run, load, size, policy, points, seconds, seed, ramp, dask, output, out, plain
+            scenario,
+            variant,
+            set,
+            from_run,
+            load,
+            size,
+            policy,
+            points,
+            seconds,
+            seed,
+            ramp,
+            dask,
+            output,
+            out,
+            plain,
+            keep,
         )
     )
 

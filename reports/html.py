@@ -22,11 +22,13 @@ from reports.charts.fan import fan_chart
 from reports.charts.heat import heat_chart
 from reports.charts.intervals import interval_glyph, whisker_glyph
 from reports.charts.load import load_chart
+from reports.charts.phase_map import phase_map_chart
 from reports.charts.stage import Stage, stage_of
 from reports.charts.timeline import numbered, timeline_chart
 from reports.document import CounterfactualSloPart, Document, PredictionPart, TimelinePart
 from reports.material import Material
 from scenarios.model import AppService, SloSpec
+from sim.phase_map import PhaseMap
 from sim.results import Fan
 
 _BACKTICKS = re.compile("`([^`<>]+)`")
@@ -45,6 +47,7 @@ SECTIONS = (
     "predictions",
     "surprises",
     "counterfactuals",
+    "phase_map",
     "mesh",
     "actions",
     "limits",
@@ -98,6 +101,20 @@ class Charts:
     def slos(self) -> tuple[SloSpec, ...]:
         scenario = self.material.run.scenario
         return scenario.slos if scenario is not None else ()
+
+    @property
+    def phase_map(self) -> PhaseMap | None:
+        return self.material.phase_map
+
+    def phase_maps(self) -> list[tuple[str, Markup, str]]:
+        """Policy, map and what the formula says, of each panel."""
+        made = self.phase_map
+        if made is None:
+            return []
+        return [(p.policy, Markup(phase_map_chart(made, p, 760.0, 260.0)), p.boundary_note) for p in made.panels]
+
+    def phase_map_css(self) -> Markup:
+        return Markup((TEMPLATES / "phase_map_charts.css").read_text(encoding="utf-8"))
 
     def hero(self) -> Markup:
         """The SLO that lost most of its budget, wide."""

@@ -9,6 +9,7 @@ import msgspec
 from reports.measure import Key, measure_run
 from reports.recovery import Course, course
 from reports.run import Run
+from sim.phase_map import PhaseMap
 from sim.results import Counterfactual, Forecast, Score
 
 
@@ -22,6 +23,8 @@ class Material:
     forecast: Forecast | None
     score: Score | None
     counterfactuals: list[Counterfactual]
+    phase_map: PhaseMap | None = None
+    """Where `gameday phase-map --keep` left one."""
 
 
 def gather(run: Run) -> Material:
@@ -30,6 +33,7 @@ def gather(run: Run) -> Material:
     forecast = run.store.document("forecast")
     score = run.store.document("score")
     counterfactuals = run.store.document("counterfactuals")
+    phase_map = run.store.document("phase_map")
     return Material(
         run,
         measure_run(run, scenario, run.windows) if scenario is not None else {},
@@ -37,4 +41,5 @@ def gather(run: Run) -> Material:
         msgspec.json.decode(forecast[1], type=Forecast) if forecast else None,
         msgspec.json.decode(score[1], type=Score) if score else None,
         msgspec.json.decode(counterfactuals[1], type=list[Counterfactual]) if counterfactuals else [],
+        msgspec.json.decode(phase_map[1], type=PhaseMap) if phase_map else None,
     )

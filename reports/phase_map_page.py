@@ -43,7 +43,7 @@ def page(made: PhaseMap) -> str:
         }
         for panel in made.panels
     ]
-    css = (TEMPLATES / "phase_map.css").read_text(encoding="utf-8")
+    css = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("phase_map.css", "phase_map_charts.css"))
     return environment.get_template("phase_map.html.j2").render(
         made=made,
         axis=AXES[made.axis],

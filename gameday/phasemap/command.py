@@ -9,11 +9,13 @@ from dataclasses import replace
 import msgspec
 from rich.console import Console
 
+from gameday import rundir
 from gameday.errors import BadInput, Exit
 from gameday.forecasting import observation_of
 from gameday.phasemap.options import PhaseMapOptions, check, evenly, grid, parse_range, parse_size
 from gameday.phasemap.terminal import nearest, print_map
 from reports.phase_map_page import page
+from reports.store import RunStore
 from scenarios.load import load_scenario
 from scenarios.model import Scenario
 from sim.calibrate import Calibration, calibrate
@@ -89,6 +91,8 @@ def run_phase_map(options: PhaseMapOptions) -> int:
         board.close()
     source = f"the baseline of {options.from_run}" if options.from_run else "declared values, nothing measured"
     made = msgspec.structs.replace(made, notes=(f"Calibrated on {source}.", *made.notes, *notes))
+    if options.keep and options.from_run is not None:
+        _keep(made, options.from_run)
     _show(made, options, time.monotonic() - began)
     return Exit.HELD
 
@@ -166,6 +170,13 @@ def _with_ramps(
     if len(ramps) < len(jobs):
         notes = (*notes, f"{len(jobs) - len(ramps)} of {len(jobs)} ramps did not fit the time.")
     return msgspec.structs.replace(made, ramps=tuple(ramps), notes=notes)
+
+
+def _keep(made: PhaseMap, name: str) -> None:
+    """Puts the map among the run's documents; its next report shows it."""
+    with RunStore(rundir.find(name).store) as store:
+        store.put_document("phase_map", time.time(), msgspec.json.encode(made))
+    print(f"{name}: the map is kept; `gameday report {name}` shows it", file=sys.stderr)
 
 
 def _show(made: PhaseMap, options: PhaseMapOptions, seconds: float) -> None:

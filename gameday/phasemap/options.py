@@ -35,6 +35,7 @@ class PhaseMapOptions:
     output: Literal["table", "json", "html"]
     out: Path | None
     plain: bool
+    keep: bool = False
 
 
 def parse_range(option: str, text: str) -> Range:
@@ -89,6 +90,8 @@ def check(options: PhaseMapOptions) -> None:
         raise BadInput(f"--points {options.points}: from 4 to {MOST_POINTS}")
     if not (math.isfinite(options.seconds) and options.seconds > 0.0):
         raise BadInput(f"--seconds {options.seconds:g}: above 0")
+    if options.keep and options.from_run is None:
+        raise BadInput("--keep puts the map into a run: name it with --from-run")
     if options.output == "html" and options.out is None:
         raise BadInput("-o html writes a file: name it with --out map.html")
     if options.out is not None and (options.out.is_dir() or not options.out.absolute().parent.is_dir()):

@@ -61,6 +61,7 @@ def test_ranges_that_are_none_are_refused(text: str) -> None:
         ["retry-storm", "-o", "xml"],
         ["retry-storm", "--out", "no/such/folder/x.json"],
         ["retry-storm", "--from-run", "no-such-run"],
+        ["retry-storm", "--keep"],
         ["calm"],
         ["no-such-scenario"],
     ],
