@@ -59,7 +59,7 @@ from sim.overhead import (
 )
 from sim.parameters import DELAYS, Delays, RouteKey
 from sim.posterior import sample
-from sim.proxied import TYPICAL, TYPICAL_SPREAD, UNSPLIT, Told, from_clients, hops_of, overhead_of_hop, self_times
+from sim.proxied import TYPICAL, TYPICAL_SPREAD, Told, from_clients, hops_of, overhead_of_hop, self_times
 from sim.setup import Setup, read_setup
 from sim.workers import WorkersFit, workers_from_load, workers_from_requests
 
@@ -177,16 +177,14 @@ def _routes(
 def _told(app: Application, observation: Observation) -> tuple[dict[RouteKey, Told], list[str]]:
     """The best source of each route's self time."""
     told, notes = self_times(app, observation.inbound, observation.outbound)
+    if observation.proxy_latency and not observation.external:
+        # Programs of the user's beside our workload count nothing; the proxies beside them do.
+        foreign = {service.name for service in app.services if service.command is not None}
+        seen, lacking = self_times(app, {(name, ""): times for name, times in observation.proxy_latency.items()}, {})
+        told |= {key: one for key, one in seen.items() if key[0] in foreign}
+        notes += [note for note in lacking if note.partition(" ")[0] in foreign]
     if observation.external and not observation.inbound:
         told, notes = from_clients(app, latencies_by_route(observation.requests))
-    for service in app.services:
-        latency = observation.proxy_latency.get(service.name)
-        if service.command is None or latency is None or latency.count <= 0:
-            continue
-        # A program of somebody else's counts nothing; the proxy beside it does, for all of its routes together.
-        widen = UNSPLIT if len(service.routes) > 1 else 0.0
-        for route in service.routes:
-            told.setdefault((service.name, route.name), Told(latency, widen, "its proxy's latency"))
     for key, times in observation.route_times.items():
         if times.count > 0:
             told[key] = Told(times, 0.0, "the app's own histogram")

@@ -14,6 +14,7 @@ from sim.cold import cold_observation
 from sim.distributions import LogNormal, WithStalls
 from sim.model.draws import Streams
 from sim.observation import ClientSample, Observation, RouteTimes
+from sim.proxied import TYPICAL
 
 DECLARED = ServiceTime(0.004, 0.4)
 
@@ -65,6 +66,24 @@ def test_draws_differ_and_surround_the_centre() -> None:
     assert len(set(rates)) == 60
     assert min(rates) < calibration.best().rate < max(rates)
     assert calibration.draw(Streams(1, 7)) == drawn[7]
+
+
+def test_of_a_program_that_calls_others_their_part_is_subtracted() -> None:
+    scenario = shop()
+    front, back = scenario.app.services
+    foreign = replace(scenario, app=replace(scenario.app, services=(replace(front, command=("serve",)), back)))
+    seen = cold_observation(scenario, 1)
+    observation = replace(
+        seen,
+        route_times={key: times for key, times in seen.route_times.items() if key[0] == "back"},
+        proxy_latency={"back": RouteTimes(1_000, 0.008), "front": RouteTimes(1_000, 0.03)},
+    )
+    calibration = calibrate(observation, foreign)
+    mean = 0.03 - 0.008 - TYPICAL.mean
+    assert calibration.routes["front", "GET /"].distribution.mean == pytest.approx(mean, rel=0.1)
+    assert calibration.told_by["front", "GET /"] == "proxies, calls subtracted"
+    assert calibration.told_by["back", "GET /"] == "the app's own histogram"
+    assert set(calibration.workers) == {"front"}
 
 
 def test_an_empty_baseline_widens_instead_of_guessing() -> None:
