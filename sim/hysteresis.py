@@ -24,9 +24,9 @@ from sim.trigger import GOOD_SHARE, Counter, at_load, pooled, worst_share
 
 SHORTEST_HOLD_SECONDS = 20.0
 SETTLE_SECONDS = 10.0
-SHRINKS = 0.98
-"""Of the backlog from one hold to the next."""
-MOST_HOLDS = 12
+SHRINKS = 0.1
+"""Of what a hold offers: a backlog that loses more in a hold is shrinking."""
+MOST_HOLDS = 200
 """For one load with a backlog that shrinks."""
 
 
@@ -98,7 +98,7 @@ def play_ramp(job: RampJob) -> Ramp:
             now += hold
             alive = system.advance(now)
             share = _share(system, counter) if alive else 0.0
-            if not alive or share >= GOOD_SHARE or system.backlog >= SHRINKS * before:
+            if not alive or share >= GOOD_SHARE or before - system.backlog <= SHRINKS * load * hold:
                 break
         steps.append(Step(load=load, share=round(share, 4)))
     top = len(job.loads)
