@@ -19,10 +19,8 @@ from __future__ import annotations
 import hashlib
 import importlib.machinery
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,6 +115,9 @@ def build() -> int:
     if NOTE.is_file() and json.loads(NOTE.read_bytes()) == digests:
         return len(names)
     clean()
+    import shutil  # the proxy imports this module at each start, and has no use for them
+    import tempfile
+
     if shutil.which("cc") is None and shutil.which("gcc") is None and shutil.which("clang") is None:
         raise BuildFailed("no C compiler (cc, gcc or clang) on the PATH; everything works without, at a higher cost")
     with tempfile.TemporaryDirectory(prefix="gameday-native-") as folder:

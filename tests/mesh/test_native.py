@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.machinery
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,14 @@ def test_clean_leaves_sources_only(tree: Path) -> None:
 
 def test_without_a_compiler_the_line_says_so(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tree / SOURCE).write_text("x = 2\n")
-    monkeypatch.setattr(native.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(native.BuildFailed, match="no C compiler"):
         native.build()
+
+
+def test_the_proxy_starts_without_what_only_a_build_or_another_system_needs() -> None:
+    code = (
+        "import sys, mesh.proxy.__main__; print([m for m in ('tempfile', 'shutil', 'lzma', 'bz2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=native.ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]", "0.8 MB of every sidecar"

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
-import tempfile
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
@@ -106,6 +105,8 @@ def _chain_file(chain: str, key: str) -> Iterator[str]:
         finally:
             os.close(descriptor)
         return
+    import tempfile  # with its archive formats half a megabyte, which Linux does without
+
     with tempfile.TemporaryDirectory() as private:
         path = os.path.join(private, "leaf.pem")
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
