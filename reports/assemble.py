@@ -32,9 +32,9 @@ from reports.mesh_metrics import figures
 from reports.notation import by_unit, iso
 from reports.recovery import Course
 from reports.run import Run
-from reports.slo import SHORTEST_LONG_WINDOW, budget_spent, held, month_equivalent
 from reports.store import Event
 from scenarios.model import FaultSpec, SloSpec
+from scenarios.slo import SHORTEST_LONG_WINDOW, budget_spent, held, month_equivalent
 
 DRILL_WINDOWS = ("inject", "recover", "all")
 

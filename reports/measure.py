@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from reports.quantiles import percentile
-from reports.recovery import course
+from reports.counters import attempts_by_service, handshake_failures
+from reports.mesh_metrics import FIGURES as MESH_FIGURES
+from reports.recovery import course, fault_begin, fault_end
 from reports.run import Run, Window, with_all
-from reports.series import Metrics
-from reports.slo import Counts, budget_spent
 from reports.store import RunStore
-from scenarios.model import AppService, Scenario, SloSpec
+from scenarios.model import Scenario, SloSpec
+from scenarios.quantiles import percentile
+from scenarios.slo import Counts, budget_spent
+from sim.course import planned, read_course
+from sim.mesh_figures import FIGURES, MESH
 
 Key = tuple[str, str, str]
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
@@ -38,6 +41,7 @@ def measure_run(run: Run, scenario: Scenario, windows: Mapping[str, Sequence[flo
     measured: dict[Key, float] = {}
     everything = SloSpec("", None, None, None, objective=0.0)
     courses = {slo.name: course(run, slo) for slo in scenario.slos}
+    measured.update(_courses(run, scenario))
     for name, bounds in with_all(windows).items():
         window = (bounds[0], bounds[1])
         for slo in (*scenario.slos, everything):
@@ -48,11 +52,28 @@ def measure_run(run: Run, scenario: Scenario, windows: Mapping[str, Sequence[flo
                 measured["recovery_seconds", slo.name, name] = recovery
         for service, value in attempts_by_service(run.metrics, scenario, window).items():
             measured["attempts_per_request", service, name] = value
+        for figure in FIGURES:
+            value_and_detail = MESH_FIGURES[figure](run, window)
+            if value_and_detail is not None:
+                measured[figure, MESH, name] = value_and_detail[0]
         for subject in ("", *(service.name for service in scenario.app.services)):
             failures = handshake_failures(run.metrics, window, subject or None)
             if failures is not None:
                 measured["handshake_failures", subject, name] = failures
     return measured
+
+
+def _courses(run: Run, scenario: Scenario) -> dict[Key, float]:
+    """Pages, recovery and metastability, as `sim.course` reads them of the twin; only of a run with all its faults."""
+    plan, injected, reverted = planned(scenario.faults), fault_begin(run), fault_end(run)
+    found: dict[Key, float] = {}
+    if plan is None or injected is None or reverted is None or "recover" not in run.windows:
+        return found
+    end = scenario.phases.inject + scenario.phases.recover
+    for slo in scenario.slos:
+        read = read_course(run.meter(slo), slo, plan, (injected, reverted), end, scenario.load.timeout)
+        found.update(((quantity, slo.name, window), value) for (quantity, window), value in read.items())
+    return found
 
 
 def slo_quantities(run: Run, slo: SloSpec, window: Window, timeout: float) -> dict[str, float]:
@@ -72,36 +93,3 @@ def slo_quantities(run: Run, slo: SloSpec, window: Window, timeout: float) -> di
         if spent is not None:
             found["budget_spent"] = spent
     return found
-
-
-def attempts_by_service(metrics: Metrics, scenario: Scenario, window: Window) -> dict[str, float]:
-    """attempts_per_request of each service that was called through the mesh in the window."""
-    start, end = window
-    arrived = metrics.increase_by("request_total", start, end, "@service", direction="inbound")
-    found: dict[str, float] = {}
-    for service in scenario.app.services:
-        meant = logical_requests(metrics, service, start, end)
-        if service.meshed and meant > 0:
-            found[service.name] = arrived.get(service.name, 0.0) / meant
-    return found
-
-
-def logical_requests(metrics: Metrics, service: AppService, start: float, end: float) -> float:
-    """Requests that clients' proxies were asked to send to the service, retries not counted, refused ones included."""
-    return sum(
-        metrics.rise(series, start, end)
-        for series in metrics.series("outbound_http_route_request_statuses_total", parent_name=service.name)
-        if series.labels.get("parent_namespace", service.namespace) == service.namespace
-    )
-
-
-def handshake_failures(metrics: Metrics, window: Window, service: str | None = None) -> float | None:
-    """TLS handshakes that proxies saw fail (M3), at either end; of one service's proxies or of all.
-
-    None: no proxy reported its handshakes at all, so nothing is known.
-    """
-    start, end = window
-    if not metrics.exists("tls_handshakes_total") and not metrics.exists("tls_handshake_failures_total"):
-        return None
-    by_service = metrics.increase_by("tls_handshake_failures_total", start, end, "@service")
-    return sum(by_service.values()) if service is None else by_service.get(service, 0.0)

@@ -10,14 +10,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from reports.counters import handshake_failures
 from reports.cpu import cpu_by_process
 from reports.guide import METRICS, THROUGHPUT_SHARE, GuideMetric
-from reports.measure import handshake_failures
 from reports.notation import count, percent
 from reports.observe import EXPIRES, REFRESHED, cumulative_buckets
-from reports.quantiles import histogram_quantile
 from reports.run import Run, Window
 from reports.series import LOAD_SERVICE, pod_of, service_of
+from scenarios.quantiles import histogram_quantile
 
 STATUSES = "outbound_http_route_request_statuses_total"
 

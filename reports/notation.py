@@ -87,6 +87,15 @@ _BY_QUANTITY = {
     "budget_spent": times,
     "handshake_failures": count,
     "recovery_seconds": seconds,
+    "time_to_recover": seconds,
+    "peak_burn": times,
+    "paged": percent,
+    "metastable": percent,
+    "M1": percent,
+    "M2": seconds,
+    "M3": count,
+    "M4": percent,
+    "M5": rate,
 }
 _BY_UNIT = {"ratio": percent, "seconds": seconds, "count": count, "per second": rate, "bytes": size}
 QUANTITY_NAMES = {
@@ -98,12 +107,21 @@ QUANTITY_NAMES = {
     "budget_spent": "budget spent",
     "handshake_failures": "handshake failures",
     "recovery_seconds": "recovery time",
+    "time_to_recover": "time to recover",
+    "peak_burn": "peak burn rate",
+    "paged": "a page (probability)",
+    "metastable": "still bad after the fault (probability)",
+    "M1": "M1 success between services",
+    "M2": "M2 p95 where load enters",
+    "M3": "M3 handshake failures",
+    "M4": "M4 retry rate",
+    "M5": "M5 requests a second",
 }
 
 
 def quantity(name: str, value: float | None) -> str:
     """A value of one of the predicted or expected quantities."""
-    return _BY_QUANTITY.get(name, plain)(value)
+    return _BY_QUANTITY.get(name, seconds if name.startswith("time_to_") else plain)(value)
 
 
 def stated(name: str, value: float) -> str:
@@ -116,6 +134,8 @@ def comparison(op: str) -> str:
 
 
 def quantity_name(name: str) -> str:
+    if name.startswith("time_to_page "):
+        return f"time to page, {name.partition(' ')[2]}"
     return QUANTITY_NAMES.get(name, name.replace("_", " "))
 
 

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from itertools import pairwise
 
+from reports.counters import attempts_by_service
 from reports.cpu import cpu_window
-from reports.measure import attempts_by_service
 from reports.run import Run
 from reports.series import LOAD_SERVICE, Metrics, Series, pod_of, service_of
 from reports.store import RunStore

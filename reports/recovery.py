@@ -3,7 +3,7 @@
     fault      the first injection
     onset      begin of the unbroken burn that led to the page (or, where nothing pages, to the peak): no three seconds
                in it were without a bad request too many
-    page       the first compressed page rule that fires after the injection (`reports.slo`)
+    page       the first compressed page rule that fires after the injection (`scenarios.slo`)
     revert     the last fault that was taken back
     recovered  the first moment from the revert on whose next five seconds meet the objective
 
@@ -17,10 +17,9 @@ import math
 from dataclasses import dataclass
 
 from reports.run import Run
-from reports.slo import MONTH_RULES, BurnMeter, BurnRule, Counts, compress, held
 from scenarios.model import SloSpec
+from scenarios.slo import MONTH_RULES, BurnMeter, BurnRule, compress, recovered_at
 
-STEADY_SECONDS = 5.0
 ONSET_SECONDS = 3.0
 
 
@@ -74,7 +73,7 @@ def course(run: Run, slo: SloSpec) -> Course:
     onset = _onset(meter, fault_at, page_at, end)
     recovered = None
     if reverted_at is not None:
-        recovered = _recovered(meter, slo.objective, reverted_at, end)
+        recovered = recovered_at(meter, reverted_at, end)
     return Course(fault_at, onset, page_at, page_rule, reverted_at, recovered, firings)
 
 
@@ -117,16 +116,6 @@ def _onset(meter: BurnMeter, fault_at: float, page_at: float | None, end: float)
         second -= 1
     stretch = range(max(math.floor(fault_at), math.floor(second - ONSET_SECONDS) + 1), math.floor(anchor) + 1)
     return next((max(float(at), fault_at) for at in stretch if meter.counts(at, at + 1).bad), None)
-
-
-def _recovered(meter: BurnMeter, objective: float, start: float, end: float) -> float | None:
-    second = math.ceil(start)
-    while second + STEADY_SECONDS <= end:
-        counts: Counts = meter.counts(second, second + STEADY_SECONDS)
-        if held(counts, objective):
-            return max(float(second), start)
-        second += 1
-    return None
 
 
 def _between(start: float | None, end: float | None) -> float | None:

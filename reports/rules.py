@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from reports.slo import MONTH_RULES, BurnRule
 from scenarios.model import Scenario, SloSpec
+from scenarios.slo import MONTH_RULES, BurnRule
 
 STATUSES = "outbound_http_route_request_statuses_total"
 DURATIONS = "outbound_http_route_request_duration_seconds"

@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from reports.series import Metrics
-from reports.slo import BurnMeter, Counts, meter_of
 from reports.store import Event, Request, RunStore, Usage
 from scenarios.model import Scenario, SloSpec
+from scenarios.slo import BurnMeter, Counts, meter_of
 
 Window = tuple[float, float]
 PHASES = ("warmup", "baseline", "seal", "inject", "recover")

@@ -43,6 +43,10 @@ SPREAD = (*PERCENTILES, "attempts_per_request", "success_rate")
 """Quantities that have a discrepancy; budgets follow their success rates."""
 
 
+LIKE = {"M1": "success_rate", "M2": "p95"}
+"""What is spread as something else is."""
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One learned standard deviation, on the scale of `sim.score.transformed`."""
 
@@ -156,7 +160,8 @@ def with_discrepancy(
     objectives = {slo.name: slo.objective for slo in setup.slos}
     values = dict(outcome.values)
     for key, value in outcome.values.items():
-        quantity, subject, window = key
+        name, subject, window = key
+        quantity = LIKE.get(name, name)
         sigma = discrepancy.sigma(quantity, window)
         z = float(generator.standard_normal())
         if quantity in PERCENTILES:
@@ -170,7 +175,7 @@ def with_discrepancy(
             values[key] = 1.0 / (1.0 + math.exp(-logit))
             spent = ("budget_spent", subject, window)
             before = outcome.values.get(spent)
-            if before is not None and objectives[subject] < 1.0:
+            if before is not None and name == quantity and objectives[subject] < 1.0:
                 values[spent] = before * (1.0 - values[key]) / (1.0 - value)
     fans = dict(outcome.fans)
     for slo in setup.slos:

@@ -20,7 +20,10 @@ from scenarios.model import Scenario
 from sim import cpu
 from sim.calibrate import Calibration, calibrate, failures
 from sim.cold import cold_observation
+from sim.course import EVENTS, nothing_changes, planned
+from sim.course import QUANTITIES as COURSE
 from sim.discrepancy import Learned, choose, load, with_discrepancy
+from sim.mesh_figures import FIGURES, MESH
 from sim.model.faults import check
 from sim.model.system import WARM_UP_SECONDS
 from sim.observation import Observation, PodState
@@ -160,6 +163,9 @@ def naive(setup: Setup, observation: Observation) -> dict[tuple[str, str], float
         chosen = requests.select(slo.route, -math.inf, math.inf)
         for quantity, value in slo_quantities(chosen, slo, setup.load.timeout).items():
             found[quantity, slo.name] = value
+        plan = planned(setup.faults)
+        if plan is not None:
+            found.update(((q, slo.name), value) for (q, _), value in nothing_changes(slo, plan, setup.end).items())
     for service, value in observation.attempts.items():
         found["attempts_per_request", service] = value
     return found
@@ -176,19 +182,23 @@ def _predictions(
     setup: Setup, ensembles: list[dict[Key, float]], baseline: dict[tuple[str, str], float]
 ) -> Iterator[Prediction]:
     subjects = [(q, slo.name) for slo in setup.slos for q in ("success_rate", *PERCENTILES, "budget_spent")]
+    subjects += [(quantity, slo.name) for slo in setup.slos for quantity, _ in COURSE]
     subjects += [("attempts_per_request", service) for service in called_services(setup.app)]
+    subjects += [(figure, MESH) for figure in FIGURES]
     for window in windows(setup):
         for quantity, subject in subjects:
             key = (quantity, subject, window)
             values = sorted(v[key] for v in ensembles if key in v)
             if not values:
                 continue
+            # An event's middle is its probability.
+            middle = math.fsum(values) / len(values) if quantity in EVENTS else quantile_of(values, 0.5)
             yield Prediction(
                 quantity=quantity,
                 subject=subject,
                 window=window,
                 low=quantile_of(values, 0.05),
-                median=quantile_of(values, 0.5),
+                median=middle,
                 high=quantile_of(values, 0.95),
                 naive=baseline.get((quantity, subject)),
                 ensemble=tuple(float(f"{value:.7g}") for value in values),

@@ -1,25 +1,30 @@
 """From a replication's record to the quantities of `sim.results`, in the very way that `reports.measure` counts.
 
 A request belongs to the window of its intended send. Latencies are those of answered requests, quantiles interpolate
-between order statistics (numpy's default, type 7), `budget_spent` is the burn rate over the window.
+between order statistics (numpy's default, type 7), `budget_spent` is the burn rate over the window. Pages, recovery and
+metastability are read by `sim.course`, M1-M5 by `sim.mesh_figures`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from scenarios.model import Application, SloSpec
+from scenarios.slo import BurnMeter
+from sim.course import planned, read_course
+from sim.mesh_figures import MESH, between, mesh_figures
 from sim.model.record import Record
 from sim.setup import Setup
 
 Key = tuple[str, str, str]
 """(quantity, subject, window)."""
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+PROMPT = 0.01
+"""Seconds after the planned moment at which a fault comes and goes, at the least: never within the second before."""
 FAN_QUANTITIES = ("success_rate", "p95", "burn")
 Floats = npt.NDArray[np.float64]
 
@@ -109,16 +114,48 @@ def quantities(record: Record, setup: Setup) -> dict[Key, float]:
                 by_route[slo.route] = requests.select(slo.route, start, end)
             for quantity, value in slo_quantities(by_route[slo.route], slo, setup.load.timeout).items():
                 found[quantity, slo.name, window] = value
+        everything = requests.select(None, start, end)
+        answered = everything.latency[~np.isnan(everything.latency)] - record.client_seconds
+        for figure, value in mesh_figures(record, answered, start, end).items():
+            found[figure, MESH, window] = value
         for service in called_services(setup.app):
-            meant = _between(record.meant.get(service, {}), start, end)
+            meant = between(record.meant.get(service, {}), start, end)
             if meant:
-                reached = _between(record.reached.get(service, {}), start, end)
+                reached = between(record.reached.get(service, {}), start, end)
                 found["attempts_per_request", service, window] = reached / meant
+    found.update(_courses(requests, setup))
     return found
 
 
-def _between(by_second: Mapping[int, int], start: float, end: float) -> int:
-    return sum(count for second, count in by_second.items() if start <= second < end)
+def _courses(requests: Requests, setup: Setup) -> dict[Key, float]:
+    plan = planned(setup.faults)
+    found: dict[Key, float] = {}
+    if plan is None:
+        return found
+    seen = (plan[0] + PROMPT, plan[1] + PROMPT)
+    for slo in setup.slos:
+        meter = meter_of(requests, slo, setup.load.timeout)
+        for (quantity, window), value in read_course(meter, slo, plan, seen, setup.end, setup.load.timeout).items():
+            found[quantity, slo.name, window] = value
+    return found
+
+
+def meter_of(requests: Requests, slo: SloSpec, timeout: float) -> BurnMeter:
+    """The SLO by second; what came before second 0 stands for what came before the record."""
+    chosen = requests.select(slo.route, -math.inf, math.inf)
+    origin = math.floor(chosen.at[0]) if len(chosen) else 0
+    good = chosen.good(slo.threshold, timeout)
+    second = np.floor(chosen.at).astype(np.int64) - origin
+    totals = np.bincount(second)
+    goods = np.bincount(second, weights=good.astype(np.float64))
+    past = chosen.at < 0.0
+    healthy = int(past.sum())
+    rate, ratio = (healthy / -origin, int(good[past].sum()) / healthy) if healthy else (0.0, 1.0)
+    meter = BurnMeter(slo.objective, origin, rate, ratio)
+    for index, (some, all_) in enumerate(zip(goods.tolist(), totals.tolist(), strict=True)):
+        if all_:
+            meter.push(origin + index, int(some), all_)
+    return meter
 
 
 def fan_series(record: Record, setup: Setup, step: float) -> dict[tuple[str, str], Floats]:

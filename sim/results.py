@@ -6,6 +6,11 @@ Quantities and their units:
     p50, p95, p99         seconds from intended send to the end of the answer, over answered requests
     attempts_per_request  requests that reached a service, over requests that its callers meant to send it
     budget_spent          bad requests over the bad requests that the objective allows in the window (1 = all spent)
+    peak_burn             highest burn rate over five seconds
+    paged, metastable     events: 0 or 1 in each replication, so that the ensemble's mean is the probability
+    time_to_page R        seconds from the first injection until burn alert R fires; that long or longer where the value
+    time_to_recover       is the window's length: there it is censored (`sim.course`)
+    M1 … M5               the guide's, over the whole mesh, subject "" (`sim.mesh_figures`)
 
 Windows: `inject`, `recover`, and `all` (both).
 """

@@ -32,6 +32,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
+from sim.course import EVENTS
 from sim.results import Forecast, Prediction, Score, Scored
 from sim.scoring_rules import crps, interval_score, pit
 
@@ -40,9 +41,8 @@ __all__ = ["LEVELS", "Detail", "crps", "detail", "is_event", "is_moment", "scale
 SUCCESS_SCALE = 0.05
 SHORTEST_LATENCY_SCALE = 0.001
 SECONDS_SCALE = 20.0
-SHARES = ("_rate", "_share")
-LATENCIES = ("p50", "p95", "p99")
-EVENTS = ("metastable", "paged")
+LATENCIES = ("p50", "p95", "p99", "M2")
+SHARES = ("_rate", "_share", "M1", "M4")
 LEVELS = (0.5, 0.8, 0.9)
 """Levels of the central intervals whose coverage is counted."""
 
@@ -93,7 +93,7 @@ def scale(quantity: str, measured: float) -> float:
 
 def is_event(quantity: str) -> bool:
     """Whether it is 0 or 1 and forecast by a probability."""
-    return quantity.startswith(EVENTS)
+    return quantity in EVENTS
 
 
 def is_moment(quantity: str) -> bool:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from reports.charts.stage import Stage, time_plot
 from reports.charts.svg import Point, ticks
 from reports.notation import objective, percent, seconds
-from reports.quantiles import percentile
 from reports.run import Run
 from scenarios.model import SloSpec
+from scenarios.quantiles import percentile
 from sim.results import Fan
 
 Series = list[tuple[float, float | None]]

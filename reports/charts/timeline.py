@@ -11,8 +11,8 @@ from reports.charts.stage import Stage
 from reports.charts.svg import Canvas, Scale, ticks
 from reports.document import TimelinePart
 from reports.run import Run
-from reports.slo import MONTH_RULES, SHORTEST_LONG_WINDOW
 from scenarios.model import SloSpec
+from scenarios.slo import MONTH_RULES, SHORTEST_LONG_WINDOW
 
 LEFT, RIGHT, LANE = 92.0, 14.0, 24.0
 RADIUS = 7.5

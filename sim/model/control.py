@@ -184,6 +184,7 @@ class ControlPlane:
         if now < proxy.leaf and now < holder.expires_at:
             return True
         proxy.handshake_failures += 1
+        proxy.tallies.refused.add(now)
         return False
 
     # ---- up and down

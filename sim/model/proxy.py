@@ -36,7 +36,7 @@ from sim.model.processor import Thread
 if TYPE_CHECKING:
     from sim.model.app import AppPod, RouteModel
     from sim.model.control import ControlPlane
-    from sim.model.record import Tally
+    from sim.model.record import MeshTallies, Tally
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
 MAX_RESENDS = 3
@@ -305,6 +305,7 @@ class Outbound:
         exchange = self.exchange
         assert exchange is not None
         if step is TRY:
+            self.proxy.tallies.retried.add(now)
             self._dispatch(now)
         else:
             if exchange.deadline is not None:
@@ -319,6 +320,7 @@ class Outbound:
             self.deadline.cancel()
         now = self.proxy.agenda.now
         exchange.resume(now)
+        self.proxy.tallies.retried.add(now)
         self._dispatch(now)
 
     def finish(self, status: int) -> None:
@@ -330,7 +332,10 @@ class Outbound:
             known.release()
         if requester is not None:
             if self.exchange is not None:  # undiscovered destinations have no route to count for
-                self.target.meant.add(self.proxy.agenda.now)
+                now = self.proxy.agenda.now
+                self.target.meant.add(now)
+                if status == 0 or status >= 500:
+                    self.proxy.tallies.failed.add(now)
             requester.answered(status)
 
     def abandon(self) -> None:
@@ -509,6 +514,7 @@ class Known:
             backend.connect_failed(now, endpoint, Cause.CONNECT, handshake=False)
         elif proxy.meshed and endpoint.spec.identity is not None and not _trusted(now, proxy.leaf, pod.leaf_expires_at):
             proxy.handshake_failures += 1
+            proxy.tallies.refused.add(now)
             backend.connect_failed(now, endpoint, Cause.CONNECT, handshake=True)
         else:
             backend.connected(now, endpoint, Connection(self, endpoint, pod), STREAMS_PER_CONNECTION)
@@ -556,6 +562,7 @@ class ClientProxy:
         handshake: Draws,
         balancing: Random,
         jitter: Random,
+        tallies: MeshTallies,
         meshed: bool,
     ) -> None:
         """`pods`: by the address that endpoints carry."""
@@ -568,6 +575,7 @@ class ClientProxy:
         self.handshake = handshake
         self.balancing = balancing
         self.jitter = jitter
+        self.tallies = tallies
         self.meshed = meshed
         self.leaf: float | None = None
         """When our leaf expires; None: we have none."""

@@ -31,6 +31,22 @@ class Tally:
             self._count = 0
 
 
+class MeshTallies:
+    """What all client proxies together count, by second."""
+
+    __slots__ = ("failed", "refused", "retried")
+
+    def __init__(self, record: Record) -> None:
+        self.failed = Tally(record.failed)
+        self.refused = Tally(record.refused)
+        self.retried = Tally(record.retried)
+
+    def settle(self) -> None:
+        self.failed.settle()
+        self.refused.settle()
+        self.retried.settle()
+
+
 class Record:
     """Requests in the order of their end; times are seconds from the begin of the inject phase."""
 
@@ -46,10 +62,19 @@ class Record:
         """Service → second → requests that reached its pods."""
         self.meant: dict[str, dict[int, int]] = {}
         """Service → second → requests that its callers' proxies were asked to send, at their end."""
+        self.failed: dict[int, int] = {}
+        """Second → of those meant, the ones that ended with 5xx or without an answer, over all services."""
+        self.retried: dict[int, int] = {}
+        """Second → tries beyond the first, over all services."""
+        self.refused: dict[int, int] = {}
+        """Second → handshakes between proxies that failed."""
+        self.client_seconds = 0.0
+        """What the client itself adds to a latency, on average."""
         self.handshake_failures = 0
         self.events = 0
         self.stopped_at: float | None = None
         """Set where the event bound ended the replication early."""
+        self.mesh = MeshTallies(self)
         self._tallies: list[Tally] = []
 
     def add(self, route: str, intended_at: float, latency: float | None, status: int) -> None:
@@ -71,3 +96,4 @@ class Record:
         """Completes the counts by second."""
         for tally in self._tallies:
             tally.settle()
+        self.mesh.settle()

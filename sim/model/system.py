@@ -110,6 +110,7 @@ class System:
                 tuple(routes[call.service, call.method, call.path] for call in group) for group in model.route.calls
             )
         self._load = self._add_load(routes)
+        self.record.client_seconds = self.parameters.client_overhead.mean
         for fault in self.setup.faults:
             try:
                 self.calendar.process(process_of(fault, self))
@@ -157,6 +158,7 @@ class System:
             self._handshake,
             self._balancing,
             self._jitter,
+            self.record.mesh,
             meshed,
         )
         self._proxies.append(proxy)

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports.rules import latency_bound, prometheus_duration, rule_groups, rules_text
-from reports.slo import MONTH_RULES
 from scenarios.load import load_scenario
 from scenarios.model import SloSpec
+from scenarios.slo import MONTH_RULES
 
 
 def test_every_objective_has_its_records_and_the_four_alerts() -> None:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.quantiles import histogram_quantile, percentile
 from reports.series import Metrics, Series, parse_labels, service_of
 from reports.store import RunStore
+from scenarios.quantiles import histogram_quantile, percentile
 
 
 def series(*samples: tuple[float, float]) -> Series:

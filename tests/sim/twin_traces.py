@@ -87,6 +87,7 @@ def _trace(record: Record) -> dict[str, Any]:
         "status": record.status,
         "reached": by_second(record.reached),
         "meant": by_second(record.meant),
+        "mesh": by_second({"failed": record.failed, "retried": record.retried, "refused": record.refused}),
         "handshake_failures": record.handshake_failures,
         "events": record.events,
     }

@@ -18,8 +18,8 @@ from gameday.worlds.kind.manifests import Object, metadata
 from gameday.worlds.kind.names import AGENT, AGENT_PORT, LOAD_NAMESPACE, RUN_LABEL, RUN_NAMESPACE
 from mesh.kube.client import ProxyFailed, proxy_get
 from reports.rules import STATUSES, rules_text
-from reports.slo import MONTH_RULES, compress
 from scenarios.model import Scenario
+from scenarios.slo import MONTH_RULES, compress
 
 NAME = "prometheus"
 PORT = 9090

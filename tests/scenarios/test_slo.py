@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.slo import (
+from scenarios.slo import (
     MONTH_RULES,
     MONTH_SECONDS,
     BurnMeter,

@@ -10,7 +10,7 @@ window can fall below the resolution of the counts (1 h of 30 days is 0.12 s of 
 the share of the budget that such a rule lets pass is printed rather than pretended away.
 
 Beside it stands the 30-day equivalent: the same bad requests against the budget of 30 days of this traffic, and the
-uncompressed rules, fed with a past as healthy as the baseline.
+uncompressed rules, fed with a past as healthy as the baseline. Twin and report use one arithmetic: this one.
 
 `BurnMeter` holds one count a second and answers for any moment, so the live guard, the live view and the report use one
 implementation. Counts may arrive in any order: a request belongs to the second of its intended send but is known only
@@ -31,6 +31,11 @@ SHORTEST_LONG_WINDOW = 5.0
 """Floor of a compressed long window, seconds: below this a handful of requests decides."""
 SHORTEST_SHORT_WINDOW = 1.0
 """Floor of a compressed short window: the resolution of the counts."""
+STEADY_SECONDS = 5.0
+"""So long the objective must be met for an SLO to have recovered: one good second proves nothing."""
+STUCK_SHARE = 0.9
+"""Below this share of good answers, long after the fault is gone, a system is metastable (Bronson et al., HotOS 2021;
+the share is this project's)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +214,26 @@ class BurnMeter:
         seconds = range(math.ceil(start), math.ceil(end))
         bad = accumulate(self.counts(second, second + 1).bad for second in seconds)
         return [(float(second + 1), count / allowed) for second, count in zip(seconds, bad, strict=True)]
+
+
+def recovered_at(meter: BurnMeter, start: float, end: float) -> float | None:
+    """The first moment from `start` on whose next five seconds meet the objective; None: none before `end`."""
+    second = math.ceil(start)
+    while second + STEADY_SECONDS <= end:
+        if held(meter.counts(second, second + STEADY_SECONDS), meter.objective):
+            return max(float(second), start)
+        second += 1
+    return None
+
+
+def is_stuck(meter: BurnMeter, reverted_at: float, end: float, timeout: float) -> bool | None:
+    """Whether the last five seconds before `end` were still bad although the fault has been gone for longer than any
+    request lives. None: the time after the fault is too short to tell, or nobody asked for anything."""
+    last = end - STEADY_SECONDS
+    if last - reverted_at < timeout:
+        return None
+    share = meter.counts(last, end).ratio
+    return None if share is None else share < STUCK_SHARE
 
 
 def meter_of(
