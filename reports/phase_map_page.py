@@ -34,7 +34,7 @@ def page(made: PhaseMap) -> str:
     panels = [
         {
             "policy": panel.policy,
-            "today": _words(today(made, panel)),
+            "today": _words(today(made, panel)) if made.has_today else "lies outside the map",
             "paper": panel.boundary_note,
             "map": Markup(phase_map_chart(made, panel)),
             "recovery": Markup(recovery_chart(made, panel)),

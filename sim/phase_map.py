@@ -103,6 +103,14 @@ class PhaseMap(msgspec.Struct, frozen=True, kw_only=True):
     ramps: tuple[Ramp, ...] = ()
     """Up and down without a fault, one for each policy, where asked for."""
 
+    @property
+    def has_today(self) -> bool:
+        """Whether today's load and size lie among those tested."""
+        return (
+            self.loads[0] <= self.operating_load <= self.loads[-1]
+            and self.sizes[0] <= self.operating_size <= self.sizes[-1]
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Ground:

@@ -72,7 +72,8 @@ def run_phase_map(options: PhaseMapOptions) -> int:
     if sizes is None:
         sizes = _default_sizes(setup, axis, own_size, rows)
     today = (nearest(loads, load_now), nearest(sizes, own_size))
-    ground = _ground(setup, seen, calibration, options.seed, axis, loads, sizes, today)
+    inside = loads[0] <= load_now <= loads[-1] and sizes[0] <= own_size <= sizes[-1]
+    ground = _ground(setup, seen, calibration, options.seed, axis, loads, sizes, today if inside else None)
     board = _Board(len(loads) * len(sizes) * len(policies), quiet=options.output != "table" and not sys.stderr.isatty())
     try:
         with Sweep(dask=options.dask, done=board.played) as sweep:
@@ -90,6 +91,8 @@ def run_phase_map(options: PhaseMapOptions) -> int:
     finally:
         board.close()
     source = f"the baseline of {options.from_run}" if options.from_run else "declared values, nothing measured"
+    if not made.has_today:
+        notes = [f"Today lies outside the map: {load_now:g} journeys/s, a fault of {own_size:g}.", *notes]
     made = msgspec.structs.replace(made, notes=(f"Calibrated on {source}.", *made.notes, *notes))
     if options.keep and options.from_run is not None:
         _keep(made, options.from_run)
@@ -141,7 +144,7 @@ def _ground(
     axis: str,
     loads: tuple[float, ...],
     sizes: tuple[float, ...],
-    today: tuple[int, int],
+    today: tuple[int, int] | None,
 ) -> Ground:
     task = make_task(setup, calibration, seen, seed, seen.ended_at + AHEAD_SECONDS)
     return Ground(calibration, seed, axis, loads, sizes, task.pods, task.start, today=today)

@@ -54,14 +54,14 @@ def _print_panel(made: PhaseMap, panel: Panel, console: Console) -> None:
         line = Text(f"{made.sizes[y]:>8.4g} ")
         for x in range(len(made.loads)):
             point = panel.points[x * count + y]
-            left, right = ("[", "]") if (x, y) == today else (" ", " ")
+            left, right = ("[", "]") if made.has_today and (x, y) == today else (" ", " ")
             line.append(left)
             line.append(letter(point), STYLES[point.state])
             line.append(right)
         console.print(line, no_wrap=True, crop=False, overflow="ignore")
     console.print(Text(_load_axis(made.loads)), no_wrap=True, crop=False, overflow="ignore")
     here = panel.points[today[0] * count + today[1]]
-    console.print(f"  today: {here.state}{_chance(here)}", markup=False)
+    console.print(f"  today: {here.state}{_chance(here)}" if made.has_today else "  today: outside", markup=False)
     console.print(f"  on paper: {panel.boundary_note}", markup=False)
 
 

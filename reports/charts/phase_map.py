@@ -49,7 +49,8 @@ def phase_map_chart(made: PhaseMap, panel: Panel, width: float = 520.0, height: 
         at = x(panel.boundary_load)
         canvas.line(at, top, at, bottom, "paper-halo")
         canvas.line(at, top, at, bottom, "on-paper")
-    _today(canvas, made, x, y)
+    if made.has_today:
+        _today(canvas, made, x, y)
     return canvas.markup("chart phase-map")
 
 

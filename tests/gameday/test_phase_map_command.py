@@ -117,6 +117,17 @@ def test_the_terminal_has_letters_today_and_the_loop() -> None:
     assert "\x1b" not in text
 
 
+def test_today_outside_of_the_map_is_not_put_at_its_edge() -> None:
+    outside = msgspec.structs.replace(made(), operating_load=80.0)
+    console = Console(record=True, width=100, no_color=True, file=io.StringIO())
+    print_map(outside, console)
+    text = console.export_text()
+    assert "today: outside" in text
+    assert "[?]" not in text
+    assert 'class="today"' not in page(outside).split("</ul>")[1]
+    assert 'class="today"' in page(made()).split("</ul>")[1]
+
+
 def test_letters() -> None:
     assert [letter(p) for p in made().panels[0].points] == ["S", "s", "?", "M", "O", "·"]
 
