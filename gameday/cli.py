@@ -37,6 +37,7 @@ def run(
     dry_run: bool = False,
     plain: bool = False,
     explain: bool = True,
+    verify: bool = False,
     cluster: str | None = None,
     keep_cluster: bool = False,
     context: str | None = None,
@@ -69,6 +70,9 @@ def run(
         Plain lines, even on a terminal.
     explain
         Ask the twin afterwards what would have saved the SLOs; `--no-explain` saves those seconds.
+    verify
+        Afterwards run the game day again with the best counterfactual in place, and hold it against its prediction.
+        The exit code stays the first run's, unless the second one could not be measured.
     cluster
         World kind: the kind cluster to use, or to create. Without it a new one that is deleted at the end.
     keep_cluster
@@ -86,7 +90,14 @@ def run(
     from gameday.worlds.base import WorldOptions
 
     where = WorldOptions(world, seed, cluster, keep_cluster, context, load_workers, allow_namespace, prometheus)
-    return run_gameday(RunOptions(scenario, where, variant, set, out, dry_run, plain, explain))
+    options = RunOptions(scenario, where, variant, set, out, dry_run, plain, explain)
+    if not verify or dry_run:
+        return run_gameday(options)
+    if not explain:
+        raise BadInput("--verify needs counterfactuals; leave --no-explain out")
+    from gameday.verify import run_and_verify
+
+    return run_and_verify(options)
 
 
 @app.command(name="list")
@@ -293,6 +304,75 @@ def report(run: str = "latest", /, *, out: Path | None = None) -> int:
     from gameday.history import rebuild_report
 
     return rebuild_report(run, out)
+
+
+@app.command(name="explain")
+def explain_run(run: str = "latest", /, *, seconds: float = 60.0) -> int:
+    """Ask the twin again why a run burned and what would have saved its SLOs, for longer than the run's end had time.
+
+    Parameters
+    ----------
+    run
+        A run id, the beginning of one, a path, or `latest`.
+    seconds
+        How long to search. Ten are what a run takes; a search that came to its end says so.
+    """
+    from gameday.explaining import explain_again
+
+    return explain_again(run, seconds)
+
+
+@app.command
+def verify(
+    run: str = "latest",
+    /,
+    *,
+    seeds: int | None = None,
+    set: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    variant: str | None = None,
+    reuse: Path | None = None,
+    out: Path | None = None,
+    minutes: float | None = None,
+    plain: bool = False,
+) -> int:
+    """Run a game day again with its best counterfactual in place, and hold the result against the prediction.
+
+    With `--seeds N` the argument is a scenario: runs and verifies it with seeds 1 to N and writes a table of what was
+    predicted and what was measured. It may be stopped at any time; the same command goes on.
+
+    Exit codes: 0 the measured budget lies in its predicted interval (with seeds: in eight of ten, at least); 1 it does
+    not; 2 bad input, or no change that can be tried; 3 aborted; 4 a run failed. The first run's report is kept whatever
+    happens.
+
+    Parameters
+    ----------
+    run
+        A run id, the beginning of one, a path, or `latest`; with `--seeds` a scenario.
+    seeds
+        How many seeds.
+    set
+        With seeds: override one field of the scenario; may be repeated.
+    variant
+        With seeds: one of the scenario's variants.
+    reuse
+        With seeds: folder of the runs; runs/verify-SCENARIO without it. Runs found there are not run again.
+    out
+        With seeds: Markdown file for the table; printed without it.
+    minutes
+        With seeds: start no pair of runs that would not be over by then.
+    plain
+        Plain lines, even on a terminal.
+    """
+    from gameday.verify import verify_run
+    from gameday.verify_seeds import SeedOptions, verify_seeds
+
+    if seeds is not None:
+        return verify_seeds(SeedOptions(run, seeds, set, variant, reuse, out, minutes))
+    if set or variant or reuse or out or minutes is not None:
+        raise BadInput(
+            "--set, --variant, --reuse, --out and --minutes go with --seeds; a run is verified as it was run"
+        )
+    return verify_run(run, plain=plain)
 
 
 @app.command

@@ -20,6 +20,7 @@ from reports.observe import observation
 from reports.store import RunStore
 from scenarios.model import Phases, Scenario
 from sim.counterfactual import explain
+from sim.explanation import Explanation
 from sim.results import Forecast
 from sim.score import score
 
@@ -56,22 +57,31 @@ def judge(
     store.put_document("score", time.time(), msgspec.json.encode(score(forecast, measured)))
     notes = _to_ledger(store, forecast, measured)
     if explained:
-        _explain(store, scenario, windows, forecast, seed)
+        explain_run(store, scenario, windows, forecast, seed)
     return Verdict(all(part.held for part in judged), reasons("finished", [], judged), notes)
 
 
-def _explain(
-    store: RunStore, scenario: Scenario, windows: Mapping[str, list[float]], forecast: Forecast, seed: int
-) -> None:
+def explain_run(
+    store: RunStore,
+    scenario: Scenario,
+    windows: Mapping[str, list[float]],
+    forecast: Forecast,
+    seed: int,
+    seconds: float | None = None,
+) -> Explanation | None:
+    """Asks the twin why the run burned and what would have saved it, and stores the answer; None where there is
+    nothing to ask. `seconds`: how long; None: as long as somebody waits for after such a drill."""
     start, end = windows["baseline"]
-    counterfactuals = explain(
+    explanation = explain(
         scenario,
         observation(store, scenario, start, end),
         seed=seed,
         planned_injection_at=forecast.planned_injection_at,
-        time_budget_seconds=twin_budget(scenario.phases, EXPLAIN_BUDGET_SECONDS),
+        time_budget_seconds=seconds if seconds is not None else twin_budget(scenario.phases, EXPLAIN_BUDGET_SECONDS),
     )
-    store.put_document("counterfactuals", time.time(), msgspec.json.encode(counterfactuals))
+    if explanation is not None:
+        store.put_document("explanation", time.time(), msgspec.json.encode(explanation))
+    return explanation
 
 
 def _to_ledger(store: RunStore, forecast: Forecast, measured: Mapping[Key, float]) -> list[str]:

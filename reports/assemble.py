@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 
 from reports import story
-from reports.comparison import counterfactual_part, forecast_part, prediction_parts, score_part
+from reports.comparison import forecast_part, prediction_parts, score_part
 from reports.document import (
     SCHEMA,
     AlertPart,
@@ -25,6 +25,7 @@ from reports.document import (
     TimelinePart,
     VerdictPart,
 )
+from reports.explanation import cause_parts, counterfactual_parts, search_part
 from reports.guide import FAILURE_MODES
 from reports.judgement import is_complete, judge_expectation, outcome, reasons
 from reports.material import Material
@@ -75,7 +76,9 @@ def assemble(material: Material) -> Document:
         predictions=prediction_parts(material),
         score=None,
         surprises=[],
-        counterfactuals=[counterfactual_part(found) for found in material.counterfactuals],
+        counterfactuals=counterfactual_parts(material),
+        search=search_part(material),
+        causes=cause_parts(material),
         load=_load(run),
         detection=_worst(slos, detections),
         detections=detections,

@@ -1,13 +1,12 @@
-"""Forecast beside measurement: the seal, each prediction with its measured value, the score, counterfactuals."""
+"""Forecast beside measurement: the seal, each prediction with its measured value, the score."""
 
 from __future__ import annotations
 
 import hashlib
 
-from reports.document import CounterfactualPart, CounterfactualSloPart, ForecastPart, PredictionPart, ScorePart
+from reports.document import ForecastPart, PredictionPart, ScorePart
 from reports.judgement import is_complete
 from reports.material import Material
-from sim.results import Counterfactual
 
 
 def forecast_part(material: Material) -> ForecastPart | None:
@@ -79,22 +78,4 @@ def score_part(material: Material, predictions: list[PredictionPart]) -> ScorePa
         crps=material.score.crps,
         crps_naive=material.score.crps_naive,
         skill=material.score.skill,
-    )
-
-
-def counterfactual_part(found: Counterfactual) -> CounterfactualPart:
-    return CounterfactualPart(
-        change=found.change,
-        predicted=[
-            CounterfactualSloPart(
-                slo=slo.name,
-                budget_spent_low=slo.budget_spent_low,
-                budget_spent_median=slo.budget_spent_median,
-                budget_spent_high=slo.budget_spent_high,
-                probability_held=slo.probability_held,
-            )
-            for slo in found.slos
-        ],
-        holds=found.holds,
-        verified=found.verified,
     )

@@ -178,11 +178,87 @@ class CounterfactualSloPart(msgspec.Struct, kw_only=True):
     probability_held: float
 
 
+class PricePart(msgspec.Struct, kw_only=True):
+    """What a change costs without faults: medians over paired replications of the twin, changed minus unchanged."""
+
+    slo: str
+    """Whose route the latencies (seconds) are of: the one that they rise most for."""
+    p50: float
+    p50_change: float
+    p99: float
+    p99_change: float
+    success_change: float
+    attempts: float
+    attempts_change: float
+    work_change: float
+    """Share more requests handled, tries and calls included."""
+    pods: int
+    places: int
+    """Workers and places in queues, over all pods."""
+    certificates_per_minute: float
+
+
+class VerificationRowPart(msgspec.Struct, kw_only=True):
+    quantity: str
+    subject: str
+    low: float
+    median: float
+    high: float
+    measured: float | None
+    inside: bool | None
+
+
+class VerificationPart(msgspec.Struct, kw_only=True):
+    """A real run of the change, beside what was predicted of it from this run's baseline before it began."""
+
+    run: str
+    state: str
+    """`begun` (or cut off), `finished`, `aborted`, `failed`."""
+    subject: str
+    """The SLO in question: the one that lost most of its budget in this run."""
+    sha256: str
+    """Of the prediction, recorded before the first request of that run."""
+    inside: bool | None
+    """Whether the measured budget of the SLO in question lies in its 90 % interval."""
+    rows: list[VerificationRowPart]
+
+
 class CounterfactualPart(msgspec.Struct, kw_only=True):
     change: str
     predicted: list[CounterfactualSloPart]
     holds: bool
     verified: str | None
+    size: float | None = None
+    """How big a step it is (docs/counterfactuals.md); null: not known."""
+    price: PricePart | None = None
+    apply: list[str] = []
+    """As `--set` takes it; files are named by `{folder}`."""
+    unverifiable: str | None = None
+    """Why it cannot be tried for real."""
+    verification: VerificationPart | None = None
+
+
+class CausePart(msgspec.Struct, kw_only=True):
+    """A mechanism switched off alone in the twin: the share of the burn that goes with it. Negative: it protects. The
+    shares need not sum to 1."""
+
+    mechanism: str
+    kind: Literal["fault", "mechanism"]
+    slo: str
+    share: float
+    low: float
+    high: float
+    shapley: float | None
+
+
+class SearchPart(msgspec.Struct, kw_only=True):
+    """The search for the smallest change that holds every SLO."""
+
+    verdict: str
+    tried: int
+    plays: int
+    seconds: float
+    complete: bool
 
 
 class LoadPart(msgspec.Struct, kw_only=True):
@@ -250,6 +326,8 @@ class Document(msgspec.Struct, kw_only=True):
     score: ScorePart | None
     surprises: list[str]
     counterfactuals: list[CounterfactualPart]
+    search: SearchPart | None = None
+    causes: list[CausePart] = []
     load: LoadPart | None
     detection: DetectionPart
     detections: list[DetectionPart]

@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 from reports import notation
 from reports.charts.attempts import amplified, attempts_chart
 from reports.charts.burn import burn_chart
+from reports.charts.causes import causes_chart
 from reports.charts.fan import fan_chart
 from reports.charts.heat import heat_chart
 from reports.charts.intervals import interval_glyph, whisker_glyph
@@ -26,6 +27,7 @@ from reports.charts.phase_map import phase_map_chart
 from reports.charts.stage import Stage, stage_of
 from reports.charts.timeline import numbered, timeline_chart
 from reports.document import CounterfactualSloPart, Document, PredictionPart, TimelinePart
+from reports.explanation import price_words
 from reports.material import Material
 from scenarios.model import AppService, SloSpec
 from sim.phase_map import PhaseMap
@@ -47,6 +49,7 @@ SECTIONS = (
     "predictions",
     "surprises",
     "counterfactuals",
+    "causes",
     "phase_map",
     "mesh",
     "actions",
@@ -76,6 +79,7 @@ def _environment() -> Environment:
     for name in ("percent", "objective", "seconds", "moment", "times", "count", "rate", "size", "utc", "clock_time"):
         environment.filters[name] = getattr(notation, name)
     environment.filters["prose"] = _prose
+    environment.globals["price_words"] = price_words
     for name in ("quantity", "quantity_name", "stated", "comparison", "by_unit", "span"):
         environment.globals[name] = getattr(notation, name)
     return environment
@@ -183,6 +187,9 @@ class Charts:
     def whisker(self, row: CounterfactualSloPart) -> Markup:
         every = [slo.budget_spent_high for change in self.document.counterfactuals for slo in change.predicted]
         return Markup(whisker_glyph(row, max(every, default=1.0)))
+
+    def causes(self) -> Markup:
+        return Markup(causes_chart(self.document.causes))
 
     def predictions(self) -> list[PredictionPart]:
         """Misses first, then as forecast."""

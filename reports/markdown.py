@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from reports.document import Document
+from reports.document import CounterfactualPart, Document
+from reports.explanation import price_words
 from reports.notation import (
     NOTHING,
     by_unit,
@@ -80,7 +81,9 @@ def _blocks(document: Document) -> Iterable[str]:
     if document.surprises:
         yield "### Why surprised\n\n" + _bullets(document.surprises)
     if document.counterfactuals:
-        yield "## What would have helped\n\n" + _counterfactuals(document)
+        yield "## What would have saved the SLOs\n\n" + _counterfactuals(document)
+    if document.causes:
+        yield "## Why it burned\n\n" + _causes(document)
     if document.metrics:
         yield "## The mesh, M1–M10\n\n" + _table(
             ("", "", "metric", "measured", "baseline", "target", ""),
@@ -136,16 +139,53 @@ def _forecast(document: Document) -> str:
 def _counterfactuals(document: Document) -> str:
     rows = [
         (
+            _MARKS[True if change.holds else None] if index == 0 else "",
             change.change if index == 0 else "",
             slo.slo,
             f"{times(slo.budget_spent_median)} ({span('budget_spent', slo.budget_spent_low, slo.budget_spent_high)})",
             percent(slo.probability_held),
-            (change.verified or "model output") if index == 0 else "",
+            _price(change) if index == 0 else "",
+            _evidence(change) if index == 0 else "",
         )
         for change in document.counterfactuals
         for index, slo in enumerate(change.predicted)
     ]
-    return _table(("change", "SLO", "budget spent", "holds with probability", "evidence"), rows)
+    head = ("", "change", "SLO", "budget spent", "holds with probability", "price when healthy", "evidence")
+    found = document.search.verdict + "\n\n" if document.search is not None else ""
+    return found + _table(head, rows)
+
+
+def _price(change: CounterfactualPart) -> str:
+    if change.price is None:
+        return NOTHING
+    return ", ".join(price_words(change.price)) or "none that the twin can tell"
+
+
+def _evidence(change: CounterfactualPart) -> str:
+    if change.verified is not None:
+        return f"verified: {change.verified}"
+    if change.verification is not None:
+        return f"model output; run {change.verification.run} tried it and is {change.verification.state}"
+    if change.unverifiable is not None:
+        return f"model output; cannot be tried: {change.unverifiable}"
+    return "model output"
+
+
+def _causes(document: Document) -> str:
+    rows = [
+        (
+            cause.mechanism,
+            percent(cause.share),
+            span("success_rate", cause.low, cause.high),
+            percent(cause.shapley),
+        )
+        for cause in document.causes
+    ]
+    said = (
+        f"Share of the burn of {_code(document.causes[0].slo)} that goes when the mechanism alone is switched off in"
+        " the twin. Negative: it protects. Shares need not sum to 100 %."
+    )
+    return f"{said}\n\n{_table(('mechanism', 'share of burn', '90 %', 'Shapley'), rows)}"
 
 
 def _timeline(document: Document) -> str:

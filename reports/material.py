@@ -9,6 +9,8 @@ import msgspec
 from reports.measure import Key, measure_run
 from reports.recovery import Course, course
 from reports.run import Run
+from reports.verification import Verification
+from sim.explanation import Explanation
 from sim.phase_map import PhaseMap
 from sim.results import Counterfactual, Forecast, Score
 
@@ -23,8 +25,11 @@ class Material:
     forecast: Forecast | None
     score: Score | None
     counterfactuals: list[Counterfactual]
+    """Of runs that were explained before there were explanations."""
     phase_map: PhaseMap | None = None
     """Where `gameday phase-map --keep` left one."""
+    explanation: Explanation | None = None
+    verification: Verification | None = None
 
 
 def gather(run: Run) -> Material:
@@ -34,6 +39,8 @@ def gather(run: Run) -> Material:
     score = run.store.document("score")
     counterfactuals = run.store.document("counterfactuals")
     phase_map = run.store.document("phase_map")
+    explanation = run.store.document("explanation")
+    verification = run.store.document("verification")
     return Material(
         run,
         measure_run(run, scenario, run.windows) if scenario is not None else {},
@@ -42,4 +49,6 @@ def gather(run: Run) -> Material:
         msgspec.json.decode(score[1], type=Score) if score else None,
         msgspec.json.decode(counterfactuals[1], type=list[Counterfactual]) if counterfactuals else [],
         msgspec.json.decode(phase_map[1], type=PhaseMap) if phase_map else None,
+        msgspec.json.decode(explanation[1], type=Explanation) if explanation else None,
+        msgspec.json.decode(verification[1], type=Verification) if verification else None,
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from reports.document import ActionPart, Document, FaultPart, PredictionPart, SloPart
 from reports.notation import THIN, count, listing, objective, percent, quantity, quantity_name, seconds, span, times
+from sim.explanation import UNCHANGED
 
 NO_WIDTH = 1e3
 """Distance of a value outside an interval that has no width."""
@@ -167,10 +168,20 @@ def actions(document: Document, runbook: Iterable[str]) -> list[ActionPart]:
                 f"Give {slo.name} an alert that would have seen this.",
                 f"it spent {times(slo.budget_spent)} its budget and no page rule fired",
             )
-    for change in document.counterfactuals:
-        if change.holds and lost and change.verified is None:
-            add(f"Try “{change.change}” in a real run.", "the twin says that every SLO would have held; not verified")
-        elif change.holds and lost:
+    holding = [change for change in document.counterfactuals if change.holds and change.change != UNCHANGED]
+    for change in holding if lost else ():
+        if change.verified is None:
+            how = f" (`gameday verify {document.run.id}`)" if change is holding[0] and change.apply else ""
+            add(
+                f"Try “{change.change}” in a real run{how}.",
+                "the twin says that every SLO would have held; not verified",
+            )
+        elif change.verification is not None and change.verification.inside is False:
+            add(
+                f"Find out what the twin lacks before you rely on “{change.change}”.",
+                f"a real run did not do as predicted: {change.verified}",
+            )
+        else:
             add(f"Adopt “{change.change}”.", f"verified: {change.verified}")
     m9 = metrics.get("M9")
     if m9 is not None and m9.held is False:

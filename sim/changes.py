@@ -1,227 +1,367 @@
-"""What could have been different: a catalogue of policy changes, each a function from one setup to another.
+"""Which knobs a scenario's system has, and what each of them does to the configuration.
 
-A change applies where the fault of the scenario makes it worth asking (`families`), and only if it differs from
-what is in place. Changes speak of a service where they are about one: for a fault at an app that is the faulted
-service.
+Knobs stand where a fault can be felt: at the services that faults hit, at services on the way to them whose callers
+retry, and at the certificates where identity is hit.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import msgspec
 
-from mesh.api.durations import format_duration
-from mesh.api.messages import (
-    FailureAccrualSpec,
-    HttpRouteSpec,
-    OutboundPolicy,
-    Profile,
-    ProfileRoute,
-    RetryBudgetSpec,
-    RetrySpec,
+from mesh.api.durations import format_duration, parse_duration
+from mesh.api.messages import RetryBudgetSpec
+from mesh.api.resources import RetryBudget, ServiceProfile
+from mesh.behavior.renewal import RENEW_AT_SHARE
+from mesh.control.translate import annotations as names
+from scenarios.load.application import MAX_PODS
+from scenarios.model import AppService, IdentitySettings
+from sim.configuration import (
+    Configuration,
+    annotated,
+    budgeted,
+    with_identity,
+    with_profile,
+    with_service,
 )
-from scenarios.model import AppService
+from sim.knobs import OFF, Knob, amplification, doublings, downwards, rounded, upwards
 from sim.setup import Rules, Setup
 
-RETRIED = ((500, 599),)
-LONGER_IDLE_SECONDS = 60.0
-LEAF_FACTOR = 3.0
-MIN_REFRESH_SECONDS = 1.0
+MOST_RETRIES, MOST_REPLICAS, MOST_WORKERS, MOST_QUEUE = 8, 20, 10_000, 100_000
+BREAKER_OFF_COUNTS_AS = 64.0
+BUDGET_TTL = "10s"
+FOREIGN = "the application has programs of its own, which are started where their file lies; change the file instead"
+NO_FIELD = "no scenario field says it; proxies take it from LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One thing done differently. `text` is for people."""
-
-    text: str
-    setup: Setup
-
-
-def catalogue(setup: Setup) -> list[Change]:
-    """All changes worth asking of this setup's faults, the likeliest first."""
-    found: list[Change] = []
-    services = {service.name: service for service in setup.app.services}
-    if len(setup.faults) > 1:
-        found.extend(_one_fault_less(setup))
-    for fault in setup.faults:
-        service = services.get(str(fault.targets.get("service", "")))
-        if service is not None and fault.kind in ("app-degrade", "pod-kill"):
-            found.extend(_at_service(setup, service))
-        if fault.kind in ("cert-expiry", "control-plane-down"):
-            found.extend(_at_control_plane(setup, str(fault.targets.get("component", "all")), fault.kind))
-    unique: dict[str, Change] = {}
-    for change in found:
-        if change.setup != setup:
-            unique.setdefault(change.text, change)
-    return list(unique.values())
+def knobs(configuration: Configuration) -> list[Knob]:
+    """The knobs worth turning for this scenario's faults; none without faults."""
+    setup = configuration.setup()
+    found: list[Knob] = []
+    for service in _places(configuration, setup):
+        found.extend(_of_service(configuration, setup, service))
+    if any(_hits_identity(fault.kind, str(fault.targets.get("component", ""))) for fault in setup.faults):
+        found.extend(_of_certificates(configuration))
+    if any(fault.kind in ("cert-expiry", "control-plane-down") for fault in setup.faults):
+        found.append(_discovery(configuration))
+    return found
 
 
-def _one_fault_less(setup: Setup) -> Iterator[Change]:
-    """Where several things went wrong: what each of them cost."""
-    for fault in setup.faults:
-        others = tuple(other for other in setup.faults if other is not fault)
-        yield Change(f"without the fault {fault.name}", replace(setup, faults=others))
+def _hits_identity(kind: str, component: str) -> bool:
+    return kind == "cert-expiry" or (
+        kind == "control-plane-down" and bool({"all", "identity"} & {*component.split("+")})
+    )
+
+
+def _places(configuration: Configuration, setup: Setup) -> list[AppService]:
+    """Services that a fault hits, then those above them whose callers retry."""
+    hit = {str(fault.targets["service"]) for fault in setup.faults if "service" in fault.targets}
+    above = set(hit)
+    for _ in setup.app.services:
+        above |= {
+            service.name
+            for service in setup.app.services
+            if any(call.service in above for route in service.routes for group in route.calls for call in group)
+        }
+    services = configuration.scenario.app.services
+    retried = [s for s in services if s.name in above - hit and _retries(setup.rules[s.authority])]
+    return [s for s in services if s.name in hit] + retried
+
+
+def _retries(rules: Rules) -> bool:
+    return any(r.is_retryable for r in rules.profile.routes) or retry_limit(rules) > 0
+
+
+def retry_limit(rules: Rules) -> int:
+    """The highest retry limit of an authority's routes; 0 where nothing is retried by limit."""
+    if rules.profile.exists:
+        return 0
+    return max((route.retry.limit for route in rules.policy.routes if route.retry is not None), default=0)
 
 
 # ---- at a service ----------------------------------------------------------------------------------------------------
 
 
-def _at_service(setup: Setup, service: AppService) -> Iterator[Change]:
+def _of_service(configuration: Configuration, setup: Setup, service: AppService) -> Iterator[Knob]:
     rules = setup.rules[service.authority]
-    limit = retry_limit(rules)
-    name = service.name
     if rules.profile.exists:
-        budget = rules.profile.retry_budget
-        if budget is not None and budget.retry_ratio > 0.1:
-            yield Change(
-                f"retry budget {budget.retry_ratio:.0%} → 10 % at {name}",
-                with_profile(
-                    setup, service, _budget_of(rules.profile, msgspec.structs.replace(budget, retry_ratio=0.1))
-                ),
-            )
-        yield Change(f"no retries at {name}", with_profile(setup, service, unretried(rules.profile)))
+        if configuration.profile(service) is not None:
+            yield from _of_budget(service, rules.profile.retry_budget or RetryBudgetSpec())
+            yield _profile_timeout(setup, service, rules)
     else:
-        if limit is not None:
-            for fewer in range(min(limit, 2)):
-                yield Change(f"retry limit {limit} → {fewer} at {name}", with_limit(setup, service, fewer))
-            yield Change(
-                f"retry budget of 20 % in place of the limit of {limit} at {name}",
-                with_profile(setup, service, budgeted(service)),
-            )
+        yield _limit(service, retry_limit(rules))
+        yield _budget_instead(service, retry_limit(rules))
+        yield from _timeouts(setup, service, rules)
+        yield _breaker(service, rules)
+    yield from _of_pods(configuration, service)
+
+
+def _limit(service: AppService, today: int) -> Knob:
+    def turn(configuration: Configuration, value: float) -> Configuration:
+        changes: dict[str, str | None] = {}
+        if value > 0:
+            own = configuration.scenario.service_annotations.get(service.name, {})
+            changes = {names.RETRY_LIMIT: f"{value:.0f}", names.RETRY_HTTP: own.get(names.RETRY_HTTP, "5xx")}
         else:
-            yield Change(f"one retry at {name}", with_limit(setup, service, 1))
-            yield Change(f"retry budget of 20 % at {name}", with_profile(setup, service, budgeted(service)))
-        if rules.policy.failure_accrual is None:
-            yield Change(
-                f"circuit breaker on at {name}",
-                with_policy(
-                    setup, service, msgspec.structs.replace(rules.policy, failure_accrual=FailureAccrualSpec())
-                ),
-            )
-        yield from _timeouts(setup, service, rules.policy)
-    yield Change(
-        f"{service.replicas + 1} replicas of {name} instead of {service.replicas}",
-        with_service(setup, replace(service, replicas=service.replicas + 1)),
-    )
-    if service.queue > 2:
-        smaller = max(1, service.queue // 4)
-        yield Change(
-            f"queue of {name} {service.queue} → {smaller}", with_service(setup, replace(service, queue=smaller))
+            changes = dict.fromkeys((names.RETRY_HTTP, names.RETRY_GRPC, names.RETRY_LIMIT, names.RETRY_TIMEOUT))
+        return annotated(configuration, service, changes)
+
+    def say(value: float) -> str:
+        if value == 0:
+            return f"no retries at {service.name}"
+        return (
+            f"retry limit {today} → {value:.0f} at {service.name}" if today else _plural(value, "retry", service.name)
         )
-    yield Change(
-        f"twice the workers in {name}: {service.workers} → {2 * service.workers}",
-        with_service(setup, replace(service, workers=2 * service.workers)),
+
+    return Knob(
+        "retry limit", service.name, float(today),
+        (_whole(today - 1, -1, -1), _whole(today + 1, MOST_RETRIES + 1, 1)),
+        True, amplification, turn, say, adds=today == 0, group="retries",
+    )  # fmt: skip
+
+
+def _whole(first: int, end: int, step: int) -> tuple[float, ...]:
+    return tuple(float(value) for value in range(first, end, step))
+
+
+def _plural(value: float, what: str, place: str) -> str:
+    return f"one {what} at {place}" if value == 1 else f"{value:.0f} retries at {place}"
+
+
+def _budget_instead(service: AppService, today: int) -> Knob:
+    def turn(configuration: Configuration, value: float) -> Configuration:
+        return budgeted(
+            configuration, service, RetryBudget(retry_ratio=value, min_retries_per_second=1, ttl=BUDGET_TTL)
+        )
+
+    def say(value: float) -> str:
+        instead = f" in place of the limit of {today}" if today else ""
+        return f"retry budget of {value * 100:.3g} %{instead} at {service.name}"
+
+    # From what a limit allows downwards: the largest budget that holds is the smallest change.
+    ladder = tuple(v for v in (2.0, 1.0, 0.5, 0.2, 0.1, 0.05) if v < today or not today)
+    return Knob(
+        "retry budget", service.name, float(today), (ladder if today else tuple(reversed(ladder)),),
+        False, amplification, turn, say, adds=True, group="retries",
+    )  # fmt: skip
+
+
+def _of_budget(service: AppService, budget: RetryBudgetSpec) -> Iterator[Knob]:
+    ratio, reserve = budget.retry_ratio, float(budget.min_retries_per_second)
+
+    def written(configuration: Configuration, ratio: float, reserve: float) -> Configuration:
+        spec = RetryBudget(
+            retry_ratio=ratio, min_retries_per_second=int(reserve), ttl=format_duration(budget.ttl_seconds)
+        )
+        return with_profile(configuration, service, lambda profile: _respecified(profile, retry_budget=spec))
+
+    yield Knob(
+        "retry budget", service.name, ratio,
+        (downwards(ratio, (2.0, 4.0, 10.0), 0.01), upwards(max(ratio, 0.05), (2.0, 4.0, 8.0), 1000.0)),
+        False, amplification, lambda c, v: written(c, v, _budget_now(c, service, budget)[1]),
+        lambda v: f"retry budget {ratio * 100:.3g} → {v * 100:.3g} % at {service.name}",
+    )  # fmt: skip
+    yield Knob(
+        "retry reserve", service.name, reserve,
+        (tuple(float(int(v)) for v in (reserve / 2, reserve / 4, 0.0) if int(v) < reserve),
+         tuple(reserve + v for v in (1.0, 4.0, 9.0, 24.0))),
+        True, lambda v: math.log2(1.0 + v), lambda c, v: written(c, _budget_now(c, service, budget)[0], v),
+        lambda v: f"retry reserve {reserve:.0f} → {v:.0f} a second for each caller of {service.name}",
+    )  # fmt: skip
+
+
+def _budget_now(configuration: Configuration, service: AppService, default: RetryBudgetSpec) -> tuple[float, float]:
+    """(ratio, reserve) as the configuration has them: another knob may have been turned before."""
+    profile = configuration.profile(service)
+    written = profile.spec.retry_budget if profile is not None else None
+    if written is None:
+        return default.retry_ratio, float(default.min_retries_per_second)
+    return written.retry_ratio, float(written.min_retries_per_second)
+
+
+def _respecified(profile: ServiceProfile, **changes: Any) -> ServiceProfile:
+    return msgspec.structs.replace(profile, spec=msgspec.structs.replace(profile.spec, **changes))
+
+
+def _timeouts(setup: Setup, service: AppService, rules: Rules) -> Iterator[Knob]:
+    routes = rules.policy.routes
+    request = min((r.timeouts.request_seconds for r in routes if r.timeouts.request_seconds is not None), default=OFF)
+    retries = [r.retry for r in routes if r.retry is not None]
+    # A retried try has a limit of its own; without retries the response timeout is what bounds a try.
+    each = min((r.timeout_seconds for r in retries if r.timeout_seconds is not None), default=OFF)
+    response = min(
+        (r.timeouts.response_seconds for r in routes if r.timeouts.response_seconds is not None), default=OFF
     )
+    yield _timeout(setup, service, "request timeout", names.TIMEOUT_REQUEST, request, "a request to {} may take")
+    if retries:
+        yield _timeout(
+            setup, service, "try timeout", names.RETRY_TIMEOUT, each, "a try at {} that can be repeated waits"
+        )
+    yield _timeout(setup, service, "response timeout", names.TIMEOUT_RESPONSE, response, "any try at {} waits")
 
 
-def _timeouts(setup: Setup, service: AppService, policy: OutboundPolicy) -> Iterator[Change]:
-    """A limit to each try at ten times the slowest route's usual time."""
-    slowest = max((route.service_time.median_seconds for route in service.routes), default=0.0)
-    seconds = max(0.1, round(10.0 * slowest, 2))
-    routes = tuple(
-        msgspec.structs.replace(r, timeouts=msgspec.structs.replace(r.timeouts, response_seconds=seconds))
-        for r in policy.routes
-    )
-    changed = msgspec.structs.replace(policy, routes=routes)
-    yield Change(
-        f"a try at {service.name} waits {format_duration(seconds)} at most", with_policy(setup, service, changed)
-    )
+def _timeout(setup: Setup, service: AppService, name: str, annotation: str, today: float, phrase: str) -> Knob:
+    client = setup.load.timeout
+    here = min(today, client)
+    floor = max(0.02, 3.0 * max((route.service_time.median_seconds for route in service.routes), default=0.0))
+    down = tuple(_exact(v) for v in downwards(here, (2.0, 4.0, 8.0, 16.0, 32.0), floor))
+    up = tuple(_exact(v) for v in upwards(here, (2.0, 4.0), client)) if today < client else ()
+
+    def turn(configuration: Configuration, value: float) -> Configuration:
+        text = format_duration(value) if math.isfinite(value) else None
+        return annotated(configuration, service, {annotation: text})
+
+    before = f"not {format_duration(today)}" if math.isfinite(today) else "not without limit"
+    ladders = (down, (*up, OFF)) if math.isfinite(today) else (down,)
+    return Knob(
+        name, service.name, today, ladders, False, lambda v: doublings(min(v, client)), turn,
+        lambda v: f"{phrase.format(service.name)} "
+        + (f"{format_duration(v)} at most, {before}" if math.isfinite(v) else f"without limit, {before}"),
+        adds=math.isinf(today),
+    )  # fmt: skip
 
 
-def retry_limit(rules: Rules) -> int | None:
-    """The highest retry limit of an authority's routes; None where nothing is retried by limit."""
-    if rules.profile.exists:
-        return None
-    limits = [route.retry.limit for route in rules.policy.routes if route.retry is not None]
-    return max(limits, default=0) or None
+def _profile_timeout(setup: Setup, service: AppService, rules: Rules) -> Knob:
+    today = min((r.timeout_seconds for r in rules.profile.routes if r.timeout_seconds is not None), default=OFF)
+
+    def turn(configuration: Configuration, value: float) -> Configuration:
+        def timed(profile: ServiceProfile) -> ServiceProfile:
+            text = format_duration(value) if math.isfinite(value) else None
+            routes = tuple(msgspec.structs.replace(route, timeout=text) for route in profile.spec.routes)
+            return _respecified(profile, routes=routes)
+
+        return with_profile(configuration, service, timed)
+
+    plain = _timeout(setup, service, "request timeout", names.TIMEOUT_REQUEST, today, "a request to {} may take")
+    return replace(plain, turn=turn)
 
 
-def with_limit(setup: Setup, service: AppService, limit: int) -> Setup:
-    """Every route of the service retries that often, 0 for never."""
+def _breaker(service: AppService, rules: Rules) -> Knob:
+    accrual = rules.policy.failure_accrual
+    today = float(accrual.max_failures) if accrual is not None and accrual.max_failures else OFF
 
-    def limited(route: HttpRouteSpec) -> HttpRouteSpec:
-        if limit == 0:
-            return msgspec.structs.replace(route, retry=None)
-        retry = route.retry or RetrySpec(statuses=RETRIED)
-        return msgspec.structs.replace(route, retry=msgspec.structs.replace(retry, limit=limit))
+    def turn(configuration: Configuration, value: float) -> Configuration:
+        changes: dict[str, str | None] = {names.ACCRUAL: "consecutive", names.ACCRUAL_MAX_FAILURES: f"{value:.0f}"}
+        if math.isinf(value):
+            changes = {name: None for name in names.KNOWN if name.startswith(names.ACCRUAL)}
+        return annotated(configuration, service, changes)
 
-    policy = setup.rules[service.authority].policy
-    return with_policy(
-        setup, service, msgspec.structs.replace(policy, routes=tuple(limited(route) for route in policy.routes))
-    )
+    def say(value: float) -> str:
+        if math.isinf(value):
+            return f"no circuit breaker at {service.name}"
+        if math.isinf(today):
+            return f"circuit breaker at {service.name}, after {value:.0f} failures in a row"
+        return f"circuit breaker at {service.name} after {value:.0f} failures in a row, not {today:.0f}"
 
-
-def budgeted(service: AppService) -> Profile:
-    """A ServiceProfile that retries every route on Linkerd's default ratio, with a reserve of one a second."""
-    return Profile(
-        version=1,
-        published_at=0.0,
-        authority=service.authority,
-        exists=True,
-        routes=(ProfileRoute(name="all", is_retryable=True),),
-        retry_budget=RetryBudgetSpec(retry_ratio=0.2, min_retries_per_second=1),
-    )
+    steps = (20.0, 7.0, 3.0) if math.isinf(today) else ()
+    ladders = (steps,) if steps else (downwards(today, (2.0,), 1.0), (*upwards(today, (3.0,), 1000.0), OFF))
+    return Knob(
+        "circuit breaker", service.name, today, ladders, True,
+        lambda v: doublings(min(v, BREAKER_OFF_COUNTS_AS)), turn, say, adds=math.isinf(today),
+    )  # fmt: skip
 
 
-def _budget_of(profile: Profile, budget: RetryBudgetSpec) -> Profile:
-    return msgspec.structs.replace(profile, retry_budget=budget)
+def _of_pods(configuration: Configuration, service: AppService) -> Iterator[Knob]:
+    foreign = FOREIGN if any(s.command is not None for s in configuration.scenario.app.services) else None
+    others = sum(s.replicas for s in configuration.scenario.app.services) - service.replicas
+    most = min(MOST_REPLICAS, MAX_PODS - others, service.replicas + 6)
+
+    def whole(name: str, ladders: tuple[tuple[float, ...], ...], weight: float, text: str) -> Knob:
+        today = float(getattr(service, name))
+
+        def turn(configuration: Configuration, value: float) -> Configuration:
+            now = configuration.scenario.app.service(service.name)
+            changed: dict[str, Any] = {name: int(value)}
+            return with_service(configuration, replace(now, **changed))
+
+        return Knob(
+            name,
+            service.name,
+            today,
+            ladders,
+            True,
+            (lambda v: math.log2(1.0 + v)) if name == "queue" else doublings,
+            turn,
+            lambda v: text.format(place=service.name, today=f"{today:.0f}", value=f"{v:.0f}"),
+            weight=weight,
+            unverifiable=foreign,
+        )
+
+    replicas = tuple(float(v) for v in range(service.replicas + 1, most + 1))
+    yield whole("replicas", (replicas,), 2.0, "{value} replicas of {place} instead of {today}")
+    if service.command is not None:
+        return  # how many workers and places a program has is its own affair
+    workers = upwards(float(service.workers), (1.5, 2.0, 4.0), MOST_WORKERS)
+    yield whole("workers", (tuple(map(_ceil, workers)),), 1.5, "workers in {place} {today} → {value}")
+    queue = float(service.queue)
+    down = tuple(dict.fromkeys(float(int(v)) for v in (queue / 2, queue / 4, queue / 16, 0.0) if int(v) < queue))
+    up = tuple(dict.fromkeys(_ceil(v) for v in (max(queue, 1.0) * 2, max(queue, 1.0) * 8) if v <= MOST_QUEUE))
+    yield whole("queue", (down, up), 1.5, "queue of {place} {today} → {value}")
 
 
-def unretried(profile: Profile) -> Profile:
-    """The profile without retries."""
-    routes = tuple(msgspec.structs.replace(route, is_retryable=False) for route in profile.routes)
-    return msgspec.structs.replace(profile, routes=routes)
+def _ceil(value: float) -> float:
+    return float(math.ceil(value))
 
 
 # ---- at the control plane --------------------------------------------------------------------------------------------
 
 
-def _at_control_plane(setup: Setup, component: str, kind: str) -> Iterator[Change]:
-    identity = setup.identity
-    if kind == "cert-expiry" or component in ("identity", "all"):
-        longer = identity.leaf_lifetime * LEAF_FACTOR
-        yield Change(
-            f"leaf lifetime {format_duration(identity.leaf_lifetime)} → {format_duration(longer)}",
-            replace(setup, identity=replace(identity, leaf_lifetime=longer)),
-        )
-        if identity.min_refresh > MIN_REFRESH_SECONDS:
-            yield Change(
-                f"minimum refresh {format_duration(identity.min_refresh)} → {format_duration(MIN_REFRESH_SECONDS)}",
-                replace(setup, identity=replace(identity, min_refresh=MIN_REFRESH_SECONDS)),
-            )
-    yield Change(
-        f"destinations, and the connections to them, are kept {format_duration(LONGER_IDLE_SECONDS)} idle,"
-        f" not {format_duration(setup.discovery_idle_seconds)}",
-        replace(setup, discovery_idle_seconds=LONGER_IDLE_SECONDS),
-    )
+def _of_certificates(configuration: Configuration) -> Iterator[Knob]:
+    identity = configuration.scenario.identity
+    life = identity.leaf_lifetime
+
+    def lived(configuration: Configuration, value: float) -> Configuration:
+        return with_identity(configuration, replace(configuration.scenario.identity, leaf_lifetime=value))
+
+    yield Knob(
+        "leaf lifetime", "mesh", life, (tuple(map(_exact, upwards(life, (1.5, 2.0, 3.0, 5.0, 10.0), 365 * 86_400.0))),),
+        False, doublings, lived, lambda v: f"leaf lifetime {format_duration(life)} → {format_duration(v)}",
+    )  # fmt: skip
+    period = renewal_period(identity)
+
+    def renewed(configuration: Configuration, value: float) -> Configuration:
+        now = configuration.scenario.identity
+        return with_identity(configuration, replace(now, max_refresh=value, min_refresh=min(now.min_refresh, value)))
+
+    # maxRefresh bounds the time between two renewals, and so sets the margin: what a leaf has left when one is due.
+    yield Knob(
+        "renewal", "mesh", _exact(rounded(period)), (tuple(map(_exact, downwards(period, (1.5, 2.0, 4.0), 0.5))),),
+        False, doublings, renewed,
+        lambda v: f"leaves are renewed every {format_duration(v)}, not {format_duration(rounded(period))}"
+        f" (a margin of {format_duration(rounded(max(0.0, life - v)))})",
+    )  # fmt: skip
+
+    def retried(configuration: Configuration, value: float) -> Configuration:
+        return with_identity(configuration, replace(configuration.scenario.identity, min_refresh=value))
+
+    least = identity.min_refresh
+    yield Knob(
+        "minimum refresh", "mesh", least, (tuple(map(_exact, downwards(least, (2.0, 5.0, 10.0), 0.5))),),
+        False, doublings, retried, lambda v: f"minimum refresh {format_duration(least)} → {format_duration(v)}",
+    )  # fmt: skip
 
 
-# ---- pieces ----------------------------------------------------------------------------------------------------------
+def renewal_period(identity: IdentitySettings) -> float:
+    """Seconds between two renewals of a leaf while identity answers."""
+    life = identity.leaf_lifetime + identity.clock_skew
+    return min(max(life * RENEW_AT_SHARE, identity.min_refresh), identity.max_refresh)
 
 
-def with_policy(setup: Setup, service: AppService, policy: OutboundPolicy) -> Setup:
-    """The service's callers follow `policy`."""
-    rules = setup.rules[service.authority]
-    return replace(setup, rules={**setup.rules, service.authority: replace(rules, policy=policy)})
+def _discovery(configuration: Configuration) -> Knob:
+    today = configuration.discovery_idle_seconds
+    return Knob(
+        "discovery idle time", "mesh", today, (tuple(map(_exact, upwards(today, (2.0, 4.0, 12.0), 3600.0))),), False,
+        doublings, lambda c, v: replace(c, discovery_idle_seconds=v),
+        lambda v: f"destinations, and the connections to them, are kept {format_duration(v)} idle, not"
+        f" {format_duration(today)}",
+        unverifiable=NO_FIELD,
+    )  # fmt: skip
 
 
-def with_profile(setup: Setup, service: AppService, profile: Profile) -> Setup:
-    """The service's callers follow `profile`, which goes before its policy."""
-    rules = setup.rules[service.authority]
-    return replace(setup, rules={**setup.rules, service.authority: replace(rules, profile=profile)})
-
-
-def with_service(setup: Setup, service: AppService) -> Setup:
-    """A fault that hits every replica of the service hits the added ones too."""
-    before = setup.app.service(service.name).replicas
-    faults = tuple(
-        replace(fault, targets={**fault.targets, "replicas": service.replicas})
-        if fault.targets.get("service") == service.name and fault.targets.get("replicas") == before
-        else fault
-        for fault in setup.faults
-    )
-    setup = replace(setup, faults=faults)
-    services = tuple(service if s.name == service.name else s for s in setup.app.services)
-    return replace(setup, app=replace(setup.app, services=services))
+def _exact(seconds: float) -> float:
+    """As it will be read back from its text."""
+    return parse_duration(format_duration(seconds))

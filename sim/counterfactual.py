@@ -1,32 +1,54 @@
-"""What would have saved the SLO: the same days again, with one thing done differently.
+"""What would have saved the SLO, what that costs when nothing is wrong, and why it burned: the twin asked after a run.
 
-Every change of the catalogue, and no change at all, is played on the same replications: same arrivals, same service
-times, same parameters (common random numbers), so that a difference between two lines is the change's and not luck.
-Changes are played a replication at a time in turn; when the time is over, all have equally many. Changes that make a
-leaf live longer are asked of a day on which they had been in force all along.
+    unchanged   the day as it was, on ten replications and more as they are needed
+    search      the smallest change that holds every SLO (sim.search)
+    intervals   the changes to be reported, and the unchanged day, on as many whole replications as fit
+    price       the same changes on days without faults (sim.price)
+    causes      mechanisms switched off one at a time (sim.causes)
+
+All on common random numbers: same arrivals, service times and parameters, so that a difference between two lines is the
+change's and not luck. Each step has a share of the time, and what one does not use the next ones have. Budgets are
+spread by the discrepancy of forecasts, so that an interval is one for a real day. Changes that make leaves live longer
+or renew more often are asked of a day on which they had been in force all along.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
+
+import numpy as np
 
 from scenarios.model import IdentitySettings, Scenario
+from sim import causes as why
 from sim.calibrate import calibrate
-from sim.changes import catalogue
-from sim.forecast import Clock, make_task, quantile_of
+from sim.calibration import Calibration
+from sim.changes import knobs, renewal_period
+from sim.configuration import Configuration, read_configuration
+from sim.discrepancy import Discrepancy, Learned, choose, load, with_discrepancy
+from sim.explanation import UNCHANGED, Explanation, Price, Remedy, Setting
+from sim.forecast import make_task, quantile_of
+from sim.knobs import Knob
 from sim.observation import Observation, PodState
+from sim.price import PRICE_DAYS, PRICE_ROUND, healthy, price
 from sim.quantities import Key
 from sim.replicate import Players, Task
-from sim.results import Counterfactual, CounterfactualSlo
-from sim.setup import Setup, read_setup
+from sim.results import CounterfactualSlo
+from sim.search import Search
+from sim.setup import Setup
+from sim.trial import Candidate, Day, Stage, TimeOver, now, outcome_of
+from sim.written import CannotWrite, write
 
-UNCHANGED = "nothing changed"
-FEWEST_ROUNDS = 10
-MOST_ROUNDS = 60
+__all__ = ["UNCHANGED", "explain"]
+
 HOLDS_IN = 0.9
-"""Share of replications in which an SLO must be held."""
+"""Share of replications in which every SLO must be held."""
+FIRST_DAYS, MOST_DAYS, ROUND = 10, 60, 10
+SEARCH_SHARE, INTERVALS_SHARE, CAUSES_SHARE = 0.5, 0.7, 0.9
+"""Of the time: when each must be over; prices have the rest."""
+REPORTED = 4
+"""Changes that are reported beside `nothing changed`."""
 
 
 def explain(
@@ -37,87 +59,210 @@ def explain(
     planned_injection_at: float,
     time_budget_seconds: float,
     processes: int | None = None,
-) -> list[Counterfactual]:
-    """Each change with its effect on every SLO over inject and recover, the most budget saved first. "nothing
-    changed" stands among them, where it belongs. Empty when there are no faults or no change is worth asking."""
-    began = time.monotonic()
-    setup = read_setup(scenario, observation.load_pods, observation.world)
-    changes = catalogue(setup)
-    if not changes:
-        return []
+    learned: Learned | Literal["shipped"] | None = "shipped",
+) -> Explanation | None:
+    """Asks the twin that was calibrated on the baseline. None where there is nothing to ask: no fault, no SLO, or no
+    time for a single round. `learned` as in `sim.forecast.make_forecast`."""
+    began = now()
+    configuration = read_configuration(scenario, observation.load_pods, observation.world)
+    turnable = knobs(configuration)
+    if not scenario.faults or not scenario.slos:
+        return None
     with Players(processes) as players:
         calibration = calibrate(observation, scenario)
-        base = make_task(setup, calibration, observation, seed, planned_injection_at)
-        texts = [UNCHANGED, *(change.text for change in changes)]
-        tasks = [base, *(_changed(base, change.setup) for change in changes)]
-        clock = _Rounds(began, time_budget_seconds, players.processes, len(tasks))
-        outcomes = players.play(_in_turn(tasks), clock.enough)
-    found = [
-        _judge(text, setup, [outcome.values for outcome in outcomes[index :: len(tasks)]])
-        for index, text in enumerate(texts)
-    ]
-    found.sort(key=lambda pair: pair[0])
-    return [counterfactual for _, counterfactual in found]
+        base = make_task(configuration.setup(), calibration, observation, seed, planned_injection_at)
+        discrepancy = choose(calibration, base.setup, observation.world, load() if learned == "shipped" else learned)
+        asked = _Asked(configuration, base, calibration, discrepancy, Stage(players, began + time_budget_seconds))
+        return asked.answer(turnable, began, time_budget_seconds)
 
 
-class _Rounds:
-    """Stops at the end of a round only, so that every change has had as many replications."""
+class _Asked:
+    """One explanation under way."""
 
-    def __init__(self, began: float, budget: float, processes: int, size: int) -> None:
-        self._clock = Clock(began, budget, fewest=FEWEST_ROUNDS * size)
-        self._processes = processes
-        self._size = size
+    def __init__(
+        self,
+        configuration: Configuration,
+        base: Task,
+        calibration: Calibration,
+        discrepancy: Discrepancy,
+        stage: Stage,
+    ) -> None:
+        self._configuration = configuration
+        self._base = base
+        self._calibration = calibration
+        self._discrepancy = discrepancy
+        self._stage = stage
 
-    def enough(self, started: int, mean_seconds: float) -> bool:
-        if started % self._size:
-            return False
-        round_seconds = mean_seconds * self._size / self._processes
-        return started >= MOST_ROUNDS * self._size or self._clock.is_over(started, round_seconds)
+    def answer(self, turnable: list[Knob], began: float, seconds: float) -> Explanation | None:
+        stage = self._stage
+        stage.warm()
+        try:
+            stage.unchanged = stage.full_days([self._base], range(FIRST_DAYS))[0]
+        except TimeOver:
+            return None
+        search = Search(stage, self._configuration, self._base, self._task, turnable)
+        stage.deadline = began + SEARCH_SHARE * seconds
+        if not _holds(stage.unchanged):
+            search.run()
+        else:
+            search.complete = True
+        chosen = search.holding()[:REPORTED]
+        if len(chosen) < REPORTED:
+            known = {candidate.turned for candidate in chosen}
+            chosen += [c for c in search.best_effort() if c.turned not in known][: REPORTED - len(chosen)]
+        stage.deadline = began + INTERVALS_SHARE * seconds
+        days = self._whole_days(chosen)
+        stage.deadline = began + CAUSES_SHARE * seconds
+        causes = why.attribute(stage, self._base)
+        stage.deadline = began + seconds
+        prices = self._prices(chosen)
+        remedies = [self._remedy(None, stage.unchanged, None)]
+        for candidate, played, cost in zip(chosen, days, prices, strict=True):
+            if played:
+                remedies.append(self._remedy(candidate, played, cost))
+        remedies.sort(key=_rank)
+        return Explanation(
+            remedies=tuple(remedies),
+            causes=tuple(causes),
+            verdict=_verdict(remedies, search),
+            tried=len(search.tried()),
+            plays=stage.plays,
+            seconds=round(now() - began, 3),
+            complete=search.complete,
+        )
+
+    # ---- playing
+
+    def _task(self, configuration: Configuration) -> Task:
+        """The base task of another configuration."""
+        setup = configuration.setup()
+        identity, before = setup.identity, self._base.setup.identity
+        pods = self._base.pods
+        if identity != before:
+            pods = tuple(_in_force(pod, before, identity, self._base.start) for pod in pods)
+        return replace(self._base, setup=setup, pods=pods)
+
+    def _whole_days(self, chosen: Sequence[Candidate]) -> list[list[Day]]:
+        """Days of the unchanged task and of each candidate, equally many, as many rounds as fit."""
+        tasks = [candidate.task for candidate in chosen]
+        found: list[list[Day]] = [[] for _ in chosen]
+        try:
+            for first in range(0, MOST_DAYS, ROUND):
+                numbers = range(first, first + ROUND)
+                fresh = [number for number in numbers if number >= len(self._stage.unchanged)]
+                if fresh:
+                    more = self._stage.full_days([self._base], range(fresh[0], fresh[-1] + 1))[0]
+                    self._stage.unchanged += more
+                for days, new in zip(found, self._stage.full_days(tasks, numbers), strict=True):
+                    days += new
+        except TimeOver:
+            pass
+        return found
+
+    def _prices(self, chosen: Sequence[Candidate]) -> list[Price | None]:
+        tasks = [healthy(self._base), *(healthy(candidate.task) for candidate in chosen)]
+        days: list[list[Day]] = [[] for _ in tasks]
+        try:
+            for first in range(0, PRICE_DAYS, PRICE_ROUND):
+                for known, new in zip(
+                    days, self._stage.full_days(tasks, range(first, first + PRICE_ROUND)), strict=True
+                ):
+                    known += new
+        except TimeOver:
+            pass
+        plain, *changed = days
+        return [
+            price(self._base.setup, candidate.task.setup, plain, played) if played else None
+            for candidate, played in zip(chosen, changed, strict=True)
+        ]
+
+    # ---- telling
+
+    def _remedy(self, candidate: Candidate | None, days: Sequence[Day], cost: Price | None) -> Remedy:
+        slos = _effect(self._base.setup, [self._spread(day) for day in days])
+        holds = bool(slos) and _holds(days)
+        if candidate is None:
+            return Remedy(change=UNCHANGED, settings=(), size=0.0, slos=slos, holds=holds, replications=len(days))
+        overrides: tuple[str, ...] = ()
+        files: dict[str, str] = {}
+        unverifiable = next((knob.unverifiable for knob, _ in candidate.settings if knob.unverifiable), None)
+        if unverifiable is None:
+            try:
+                written = write(candidate.configuration, self._configuration)
+                overrides, files = written.overrides, written.files
+            except CannotWrite as reason:
+                unverifiable = str(reason)
+        return Remedy(
+            change=candidate.text,
+            settings=tuple(
+                Setting(knob=knob.name, place=knob.place, before=_finite(knob.today), after=_finite(value))
+                for knob, value in candidate.settings
+            ),
+            size=candidate.size,
+            slos=slos,
+            holds=holds,
+            replications=len(days),
+            price=cost,
+            overrides=overrides,
+            files=files,
+            unverifiable=unverifiable,
+        )
+
+    def _spread(self, day: Day) -> Mapping[Key, float]:
+        values, _ = with_discrepancy(outcome_of(day), self._base.setup, self._discrepancy, self._base.seed)
+        return values
 
 
-def _in_turn(tasks: list[Task]) -> Iterator[tuple[Task, int]]:
-    for replication in range(MOST_ROUNDS):
-        for task in tasks:
-            yield task, replication
-
-
-def _changed(base: Task, setup: Setup) -> Task:
-    pods = base.pods
-    if setup.identity.leaf_lifetime != base.setup.identity.leaf_lifetime:
-        pods = tuple(_stretched(pod, base.setup.identity, setup.identity) for pod in pods)
-    return replace(base, setup=setup, pods=pods)
-
-
-def _stretched(pod: PodState, old: IdentitySettings, new: IdentitySettings) -> PodState:
-    """The leaf that the pod would hold had leaves always lived that long: refreshed at the same point of its cycle."""
-    life = old.leaf_lifetime + old.clock_skew
-    longer = new.leaf_lifetime + new.clock_skew
-    expires_at = pod.leaf_refreshed_at + longer * (pod.leaf_expires_at - pod.leaf_refreshed_at) / life
-    return PodState(pod.name, pod.service, expires_at, pod.leaf_refreshed_at)
-
-
-def _judge(
-    text: str, setup: Setup, ensembles: Sequence[Mapping[Key, float]]
-) -> tuple[tuple[float, float], Counterfactual]:
-    """((median, high) budget spent over all SLOs, for ranking; the counterfactual)."""
-    slos: list[CounterfactualSlo] = []
-    median_in_all = high_in_all = 0.0
+def _effect(setup: Setup, ensembles: Sequence[Mapping[Key, float]]) -> tuple[CounterfactualSlo, ...]:
+    found = []
     for slo in setup.slos:
-        spent = sorted(v["budget_spent", slo.name, "all"] for v in ensembles if ("budget_spent", slo.name, "all") in v)
+        key = ("budget_spent", slo.name, "all")
+        spent = sorted(values[key] for values in ensembles if key in values)
         if not spent:
             continue
-        held = sum(1 for value in spent if value <= 1.0 + 1e-9) / len(spent)
-        low, median, high = (quantile_of(spent, share) for share in (0.05, 0.5, 0.95))
-        median_in_all += median
-        high_in_all += high
-        slos.append(
+        found.append(
             CounterfactualSlo(
                 name=slo.name,
-                budget_spent_low=low,
-                budget_spent_median=median,
-                budget_spent_high=high,
-                probability_held=held,
+                budget_spent_low=quantile_of(spent, 0.05),
+                budget_spent_median=quantile_of(spent, 0.5),
+                budget_spent_high=quantile_of(spent, 0.95),
+                probability_held=float(np.mean([value <= 1.0 + 1e-9 for value in spent])),
             )
         )
-    holds = bool(slos) and all(slo.probability_held >= HOLDS_IN for slo in slos)
-    return (median_in_all, high_in_all), Counterfactual(change=text, slos=tuple(slos), holds=holds)
+    return tuple(found)
+
+
+def _holds(days: Sequence[Day]) -> bool:
+    return bool(days) and sum(day.held for day in days) >= HOLDS_IN * len(days)
+
+
+def _rank(remedy: Remedy) -> tuple[bool, float, float, float]:
+    """Those that hold, by size, then by price; then by what they lose."""
+    lost = sum(slo.budget_spent_median for slo in remedy.slos)
+    cost = (remedy.price.work_change + remedy.price.pods) if remedy.price is not None else 0.0
+    return (not remedy.holds, remedy.size if remedy.holds else lost, cost, lost)
+
+
+def _finite(value: float) -> float | None:
+    return value if abs(value) < float("inf") else None
+
+
+def _verdict(remedies: Sequence[Remedy], search: Search) -> str:
+    holding = [remedy for remedy in remedies if remedy.holds]
+    tried = len(search.tried())
+    ended = "" if search.complete else "; the search was cut off by its time, so a smaller one may exist"
+    if holding and holding[0].change == UNCHANGED:
+        return "The twin holds every SLO with nothing changed."
+    if holding:
+        return f"The smallest of {tried} changes tried that holds every SLO: {holding[0].change}{ended}."
+    if not tried:
+        return "There is no knob for these faults: nothing was tried."
+    less = "No change of those tried holds every SLO" if search.complete else "No change tried in time holds every SLO"
+    return f"{less} ({tried} tried, of one knob and of two)."
+
+
+def _in_force(pod: PodState, old: IdentitySettings, new: IdentitySettings, start: float) -> PodState:
+    """The leaf that the pod would hold had `new` always been in force: at the same point of its cycle at `start`."""
+    cycle = renewal_period(new) / renewal_period(old)
+    refreshed_at = start - (start - pod.leaf_refreshed_at) * cycle
+    return PodState(pod.name, pod.service, refreshed_at + new.leaf_lifetime + new.clock_skew, refreshed_at)

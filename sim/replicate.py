@@ -10,11 +10,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from sim.calibrate import Calibration
 from sim.model.draws import Streams
@@ -24,6 +24,8 @@ from sim.quantities import Floats, Key, fan_series, quantities
 from sim.setup import Setup
 
 NICENESS = 10
+J = TypeVar("J")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,25 @@ class Players:
                 done[running.pop(future)] = outcome
                 spent += outcome.seconds
         return [done[index] for index in sorted(done)]
+
+    def each(self, function: Callable[[J], R], jobs: Sequence[J], deadline: float) -> list[R] | None:
+        """The function's results for all jobs, in order; None where `deadline` (time.monotonic) passed before the last
+        of them was done. The function must be a module's own, since it travels to the workers by its name."""
+        if self._pool is None:
+            found: list[R] = []
+            for job in jobs:
+                if time.monotonic() > deadline:
+                    return None
+                found.append(function(job))
+            return found
+        futures = [self._pool.submit(function, job) for job in jobs]
+        try:
+            return [future.result(timeout=max(0.0, deadline - time.monotonic())) for future in futures]
+        except TimeoutError:
+            return None
+        finally:
+            for future in futures:
+                future.cancel()
 
     def _play_here(self, jobs: Iterator[tuple[Task, int]], enough: Callable[[int, float], bool]) -> list[Outcome]:
         outcomes: list[Outcome] = []

@@ -71,7 +71,12 @@ def read_setup(scenario: Scenario, load_pods: int = 1, world: str = "local") -> 
     Raises:
         mesh.control.registry.manifests.InvalidManifests: a manifest cannot be read.
     """
-    resources = load_manifests(scenario.resources) if scenario.resources else []
+    return setup_of(scenario, load_manifests(scenario.resources) if scenario.resources else [], load_pods, world)
+
+
+def setup_of(scenario: Scenario, resources: Iterable[AnyResource], load_pods: int = 1, world: str = "local") -> Setup:
+    """As `read_setup`, of manifests that have been read."""
+    resources = tuple(resources)
     return Setup(
         app=scenario.app,
         rules={
@@ -108,7 +113,7 @@ def _rules(service: AppService, annotations: dict[str, str], resources: Iterable
         match resource:
             case ServiceProfile() if resource.metadata.name == service.host:
                 profile = resource
-            case HTTPRoute() if _is_parent(resource, service):
+            case HTTPRoute() if is_parent(resource, service):
                 routes.append(resource)
             case Service() if (resource.metadata.name, resource.metadata.namespace) == (
                 service.name,
@@ -175,7 +180,7 @@ def _is_of(metadata: Metadata, service: AppService) -> bool:
     return (metadata.name, metadata.namespace) == (service.name, service.namespace)
 
 
-def _is_parent(route: HTTPRoute, service: AppService) -> bool:
+def is_parent(route: HTTPRoute, service: AppService) -> bool:
     return any(
         parent.kind == "Service"
         and parent.name == service.name

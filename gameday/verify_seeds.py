@@ -1,0 +1,185 @@
+"""`gameday verify --seeds N SCENARIO`: are counterfactuals right? Runs and verifies over seeds; a table at the end.
+
+Each seed is a pair of runs in a folder of its own. What is finished there is not run again, so that the whole may be
+stopped and gone on with. A seed whose twin finds no change that holds is verified with the one that saves most, and
+the table says so; one without any change that can be tried counts as not agreed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from gameday import rundir
+from gameday.errors import BadInput, Exit
+from gameday.run import RunOptions, run_gameday
+from gameday.rundir import RunDir
+from gameday.verify import verify
+from gameday.worlds.base import WorldOptions
+from reports.notation import span, times
+from reports.store import RunStore
+from reports.verification import DOCUMENT, Verification
+from scenarios.load import load_scenario
+from scenarios.model import Scenario
+from sim.explanation import Explanation
+
+AGREED = 0.8
+"""Share of seeds whose measured budget must lie in its interval (acceptance 4 of the twin)."""
+OVERHEAD_SECONDS = 45.0
+"""Of a pair of runs, beside its phases: two starts, forecasts, judging, an explanation."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeedOptions:
+    """What the command line says."""
+
+    scenario: str
+    seeds: int
+    overrides: tuple[str, ...] = ()
+    variant: str | None = None
+    reuse: Path | None = None
+    out: Path | None = None
+    minutes: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One seed's outcome; `verification` None: no pair was finished, `note` says why."""
+
+    seed: int
+    verification: Verification | None
+    holds: bool = False
+    note: str = ""
+
+    @property
+    def inside(self) -> bool | None:
+        return self.verification.inside if self.verification is not None else None
+
+
+def verify_seeds(options: SeedOptions) -> int:
+    """Runs what is missing, writes the table. 0 where enough seeds agreed, 1 where not, 4 where runs failed.
+
+    Raises:
+        BadInput, InvalidScenario: nothing was started.
+    """
+    if options.seeds < 1:
+        raise BadInput(f"--seeds {options.seeds}: name one at least")
+    scenario = load_scenario(options.scenario, variant=options.variant, overrides=options.overrides)
+    folder = options.reuse or rundir.RUNS / f"verify-{scenario.name}"
+    until = time.monotonic() + 60.0 * options.minutes if options.minutes is not None else None
+    pairs: list[Pair] = []
+    for seed in range(1, options.seeds + 1):
+        known = _known(folder.absolute(), seed)
+        pair = next((pair for run in known if (pair := _finished(seed, run)) is not None), None)
+        if pair is None:
+            if until is not None and time.monotonic() + _pair_seconds(scenario) > until:
+                pair = Pair(seed, None, note="not run: no time left")
+            else:
+                pair = _run(seed, known, folder.absolute(), options)
+        pairs.append(pair)
+        if pair.note == "interrupted":
+            break
+    text = table(scenario, pairs)
+    if options.out is not None:
+        options.out.write_text(text, encoding="utf-8")
+        print(f"\n{options.out}")
+    else:
+        print(f"\n{text}")
+    if any(pair.note == "interrupted" for pair in pairs):
+        return Exit.ABORTED
+    if any(pair.note.startswith("failed") for pair in pairs):
+        return Exit.HARNESS_FAILED
+    agreed = sum(pair.inside is True for pair in pairs)
+    return Exit.HELD if agreed >= AGREED * options.seeds - 1e-9 else Exit.NOT_HELD
+
+
+def _pair_seconds(scenario: Scenario) -> float:
+    phases = scenario.phases
+    once = phases.warmup + phases.baseline + phases.inject + phases.recover + 16.0
+    return 2.0 * once + OVERHEAD_SECONDS
+
+
+def _finished(seed: int, first: RunDir) -> Pair | None:
+    """The pair, where it is in the folder."""
+    if not first.store.is_file():
+        return None
+    with RunStore(first.store) as store:
+        verification, explanation = store.document(DOCUMENT), store.document("explanation")
+    if verification is None or explanation is None:
+        return None
+    found = msgspec.json.decode(verification[1], type=Verification)
+    if found.state != "finished":
+        return None
+    remedies = msgspec.json.decode(explanation[1], type=Explanation).remedies
+    return Pair(seed, found, any(r.holds and r.change == found.change for r in remedies))
+
+
+def _known(folder: Path, seed: int) -> list[RunDir]:
+    """First runs of the seed, finished or not, the newest last."""
+    again = sorted(folder.glob(f"seed-{seed}-again-*"), key=lambda path: (len(path.name), path.name))
+    paths = [folder / f"seed-{seed}", *(path for path in again if "-verified" not in path.name)]
+    return [RunDir(path) for path in paths if path.exists()]
+
+
+def _run(seed: int, known: Sequence[RunDir], folder: Path, options: SeedOptions) -> Pair:
+    """The runs of one seed that are missing. A first run that did not get to its end is made again beside it."""
+    run = next((run for run in known if _is_whole(run)), None)
+    if run is None:
+        run = RunDir(folder / (f"seed-{seed}" if not known else f"seed-{seed}-again-{len(known) + 1}"))
+        world = WorldOptions("local", seed)
+        code = run_gameday(
+            RunOptions(options.scenario, world, options.variant, options.overrides, run.path, plain=True)
+        )
+        if code == Exit.ABORTED:
+            return Pair(seed, None, note="interrupted")
+        if code == Exit.HARNESS_FAILED:
+            return Pair(seed, None, note="failed: the first run")
+    try:
+        code = verify(run, plain=True)
+    except BadInput as reason:
+        return Pair(seed, None, note=str(reason))
+    if code == Exit.ABORTED:
+        return Pair(seed, None, note="interrupted")
+    return _finished(seed, run) or Pair(seed, None, note="failed: the second run")
+
+
+def _is_whole(run: RunDir) -> bool:
+    if not run.store.is_file():
+        return False
+    with RunStore(run.store) as store:
+        return rundir.state(store) == "finished" and store.document("explanation") is not None
+
+
+def table(scenario: Scenario, pairs: Iterable[Pair]) -> str:
+    """Markdown: each seed with its change, what was predicted, what was measured."""
+    pairs = list(pairs)
+    agreed = sum(pair.inside is True for pair in pairs)
+    known = sum(pair.inside is not None for pair in pairs)
+    variant = f", variant {scenario.variant}" if scenario.variant else ""
+    lines = [
+        f"# Counterfactuals of {scenario.name}{variant}, verified",
+        "",
+        f"{agreed} of {known} measured budgets lie inside the 90 % interval that was predicted from the first run's"
+        " baseline before the second run began. “All figures” counts budgets, success rates, latencies and tries of"
+        " every SLO and service over inject and recover together.",
+        "",
+        "| seed | change | twin says | SLO | predicted budget spent, 90 % | measured | inside | all figures inside |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for pair in pairs:
+        found = pair.verification
+        row = found.headline if found is not None else None
+        if found is None or row is None:
+            lines.append(f"| {pair.seed} | – | – | – | – | – | – | {pair.note or 'nothing measured'} |")
+            continue
+        figures = [r.inside for r in found.rows if r.inside is not None]
+        lines.append(
+            f"| {pair.seed} | {found.change} | {'holds' if pair.holds else 'does not hold'} | {found.subject} |"
+            f" {times(row.median)} ({span('budget_spent', row.low, row.high)}) | {times(row.measured)} |"
+            f" {'yes' if row.inside else '**no**'} | {sum(figures)} of {len(figures)} |"
+        )
+    return "\n".join(lines) + "\n"
