@@ -8,7 +8,7 @@
     replicas=3, breaker      pods; circuit breaker with Linkerd's defaults
     limit=1,timeout=1s@cart  several at once, at a service that is named; else at the one that the faults hit
 
-The changes are those of `sim.changes`, on the messages that the control plane would send.
+The changes are those of `sim.policy`, on the messages that the control plane would send.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import msgspec
 from mesh.api.durations import InvalidDuration, parse_duration
 from mesh.api.messages import FailureAccrualSpec, HttpRouteSpec
 from scenarios.model import AppService
-from sim.changes import budgeted, retry_limit, with_limit, with_policy, with_profile, with_service
+from sim.changes import retry_limit
+from sim.policy import budgeted, with_limit, with_policy, with_profile, with_service
 from sim.setup import Setup
 
 AS_IT_IS = "scenario"
@@ -43,7 +44,7 @@ def standard(setup: Setup) -> list[str]:
     if service is None:
         return [AS_IT_IS]
     rules = setup.rules[service.authority]
-    now = 0 if rules.profile.exists else retry_limit(rules) or 0
+    now = 0 if rules.profile.exists else retry_limit(rules)
     found = [AS_IT_IS]
     if rules.profile.exists or now:
         found.append("limit=0")
