@@ -10,7 +10,7 @@ from gameday import judge, rundir
 from gameday.errors import BadInput, Exit
 from reports.build import write_reports
 from reports.explanation import price_words
-from reports.notation import percent, span, times
+from reports.notation import percent, share, share_span, span, times
 from reports.run import Run
 from reports.store import RunStore
 from reports.verification import DOCUMENT
@@ -74,9 +74,9 @@ def print_explanation(found: Explanation) -> None:
         console.print(f"\n[bold]Why {found.causes[0].slo} burned[/bold]  share of the burn that goes without")
         for cause in found.causes:
             bar = ("█" if cause.share > 0 else "░") * min(40, round(abs(cause.share) * 40))
-            part = f"  (Shapley {percent(cause.shapley)})" if cause.shapley is not None else ""
-            interval = span("success_rate", cause.low, cause.high)
-            console.print(f"  {cause.mechanism:42} {percent(cause.share):>8}  {interval:>16}  {bar}{part}")
+            part = f"  (Shapley {share(cause.shapley)})" if cause.shapley is not None else ""
+            interval = share_span(cause.low, cause.high)
+            console.print(f"  {cause.mechanism:42} {share(cause.share):>7}  {interval:>16}  {bar}{part}")
     console.print(f"\n{found.tried} changes tried, {found.plays} days played in {found.seconds:.1f} s")
 
 

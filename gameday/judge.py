@@ -34,6 +34,8 @@ class Verdict:
     reasons: list[str]
     notes: list[str]
     """What did not work and changes no verdict."""
+    told: list[str]
+    """What the explanation says, in a line or two."""
 
 
 def twin_budget(phases: Phases, most: float) -> float:
@@ -56,9 +58,9 @@ def judge(
     judged = [judge_expectation(expectation, measured, complete=True) for expectation in scenario.expectations]
     store.put_document("score", time.time(), msgspec.json.encode(score(forecast, measured)))
     notes = _to_ledger(store, forecast, measured)
-    if explained:
-        explain_run(store, scenario, windows, forecast, seed)
-    return Verdict(all(part.held for part in judged), reasons("finished", [], judged), notes)
+    explanation = explain_run(store, scenario, windows, forecast, seed) if explained else None
+    told = explanation_lines(explanation) if explanation is not None else []
+    return Verdict(all(part.held for part in judged), reasons("finished", [], judged), notes, told)
 
 
 def explain_run(
@@ -93,6 +95,16 @@ def _to_ledger(store: RunStore, forecast: Forecast, measured: Mapping[Key, float
     except NoEvidence as none:
         return [f"nothing for the ledger: {none}"]
     return []
+
+
+def explanation_lines(found: Explanation) -> list[str]:
+    """The explanation in a line or two, for the progress view."""
+    lines = [f"twin      {found.verdict}"]
+    fed = [cause for cause in found.causes if cause.kind == "mechanism" and cause.low > 0.0 and cause.share >= 0.05]
+    if fed:
+        shares = ", ".join(f"{cause.mechanism} {cause.share:.0%}" for cause in fed[:3])
+        lines.append(f"twin      share of the burn of {fed[0].slo} that goes without: {shares}")
+    return lines
 
 
 def forecast_lines(forecast: Forecast) -> list[str]:

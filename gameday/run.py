@@ -433,6 +433,8 @@ class GameDay:
         )
         for note in verdict.notes:
             self._record.event("note", note)
+        for line in verdict.told:
+            self._progress.note(line)
         if not verdict.held:
             self._code = Exit.NOT_HELD
         self._reasons += verdict.reasons

@@ -17,6 +17,8 @@ from reports.notation import (
     quantity,
     quantity_name,
     seconds,
+    share,
+    share_span,
     span,
     stated,
     times,
@@ -175,9 +177,9 @@ def _causes(document: Document) -> str:
     rows = [
         (
             cause.mechanism,
-            percent(cause.share),
-            span("success_rate", cause.low, cause.high),
-            percent(cause.shapley),
+            share(cause.share),
+            share_span(cause.low, cause.high),
+            share(cause.shapley),
         )
         for cause in document.causes
     ]

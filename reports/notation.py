@@ -157,6 +157,16 @@ def span(name: str, low: float, high: float) -> str:
     return f"{first} – {last}"
 
 
+def share(value: float | None) -> str:
+    """A share of a whole that may be negative, to the percent."""
+    return NOTHING if value is None else f"{value * 100:.0f}{THIN}%".replace("-", "−").replace("−0\u202f", "0\u202f")
+
+
+def share_span(low: float, high: float) -> str:
+    """An interval of such shares."""
+    return f"{share(low).removesuffix(THIN + '%')} to {share(high)}"
+
+
 def utc(at: float | None) -> str:
     """A Unix time for people."""
     return NOTHING if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from reports.charts.svg import Canvas, Scale, ticks
 from reports.document import CausePart
-from reports.notation import percent, span
+from reports.notation import share, share_span
 
 ROW = 26.0
 NAMES = 290.0
@@ -22,12 +22,12 @@ def causes_chart(causes: Sequence[CausePart], width: float = 860.0) -> str:
     """An SVG; empty without causes."""
     if not causes:
         return ""
-    told = ", ".join(f"{cause.mechanism} {percent(cause.share)}" for cause in causes)
+    told = ", ".join(f"{cause.mechanism} {share(cause.share)}" for cause in causes)
     height = 30.0 + ROW * len(causes)
     canvas = Canvas(width, height, f"Share of the burn that goes without each mechanism: {told}")
     low = max(LEAST, min(0.0, *(cause.low for cause in causes)))
     high = min(MOST_SHOWN, max(0.1, *(cause.high for cause in causes)))
-    x = Scale(low, high, NAMES, width - 120.0)
+    x = Scale(low, high, NAMES, width - 150.0)
     bottom = height - 22.0
     for value in ticks(low, high, 6):
         canvas.line(x(value), 4, x(value), bottom, "axis" if value == 0 else "grid")
@@ -41,6 +41,6 @@ def causes_chart(causes: Sequence[CausePart], width: float = 860.0) -> str:
         canvas.line(x(cause.low), middle, x(cause.high), middle, "cause-interval")
         if cause.shapley is not None:
             canvas.line(x(cause.shapley), middle - 10, x(cause.shapley), middle + 10, "cause-shapley")
-        canvas.text(width - 112, middle + 4, percent(cause.share), "cause-share")
-        canvas.text(width - 58, middle + 4, span("success_rate", cause.low, cause.high), "tick")
+        canvas.text(width - 132, middle + 4, share(cause.share), "cause-share")
+        canvas.text(width - 84, middle + 4, share_span(cause.low, cause.high), "tick")
     return canvas.markup("chart")

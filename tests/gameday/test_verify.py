@@ -1,0 +1,158 @@
+"""Which change is tried for real, how it is written down, and what the table over seeds says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gameday.errors import BadInput, Exit
+from gameday.rundir import RunDir
+from gameday.verify import Finished, _applied, _beside, choose, read_first
+from gameday.verify_seeds import Pair, SeedOptions, _known, table, verify_seeds
+from reports.store import RunStore
+from reports.verification import Row, Verification
+from scenarios.load import load_scenario
+from sim.changes import knobs
+from sim.configuration import read_configuration
+from sim.explanation import UNCHANGED, Explanation, Remedy
+from sim.results import CounterfactualSlo, Forecast
+from sim.written import write
+
+
+def remedy(change: str, spent: float, *, holds: bool = False, size: float = 1.0, unable: str | None = None) -> Remedy:
+    slo = CounterfactualSlo(
+        name="checkout", budget_spent_low=spent, budget_spent_median=spent, budget_spent_high=spent,
+        probability_held=float(holds),
+    )  # fmt: skip
+    return Remedy(change=change, settings=(), size=size, slos=(slo,), holds=holds, replications=10, unverifiable=unable)
+
+
+def explained(*remedies: Remedy) -> Explanation:
+    return Explanation(
+        remedies=remedies, causes=(), verdict="It says so.", tried=len(remedies), plays=1, seconds=1.0, complete=True
+    )
+
+
+BURNT = remedy(UNCHANGED, 3.0, size=0.0)
+
+
+def test_the_smallest_that_holds_is_tried() -> None:
+    big, small = remedy("big", 0.1, holds=True, size=3.0), remedy("small", 0.9, holds=True, size=2.0)
+    assert choose(explained(big, small, BURNT)) is small
+
+
+def test_what_cannot_be_tried_is_passed_over() -> None:
+    unable = remedy("small", 0.9, holds=True, size=1.0, unable="somebody else's program")
+    able = remedy("big", 0.1, holds=True, size=3.0)
+    assert choose(explained(unable, able, BURNT)) is able
+
+
+def test_where_none_holds_the_one_that_saves_most_is_tried() -> None:
+    assert choose(explained(BURNT, remedy("a", 2.0), remedy("b", 1.5), remedy("c", 9.0))).change == "b"
+
+
+@pytest.mark.parametrize(
+    ("remedies", "text"),
+    [
+        ((BURNT, remedy("a", 2.0, unable="not ours")), "a: not ours"),
+        ((BURNT, remedy("worse", 9.0)), "It says so"),
+        ((remedy(UNCHANGED, 0.2, holds=True, size=0.0), remedy("a", 0.1)), "nothing to verify"),
+    ],
+)
+def test_where_there_is_nothing_to_try_it_says_why(remedies: tuple[Remedy, ...], text: str) -> None:
+    with pytest.raises(BadInput, match=text):
+        choose(explained(*remedies))
+
+
+def finished(path: Path) -> tuple[Finished, Remedy]:
+    scenario = load_scenario("retry-storm", overrides=("load.rate=50/s",))
+    original = read_configuration(scenario)
+    knob = next(knob for knob in knobs(original) if knob.name == "replicas")
+    written = write(knob.turn(original, 3.0), original)
+    change = msgspec.structs.replace(
+        remedy("3 replicas", 0.5, holds=True), overrides=written.overrides, files=written.files
+    )
+    path.mkdir()
+    forecast = msgspec.convert(
+        {"schema": "", "scenario": "", "variant": None, "world": "local", "seed": 7, "madeAt": 0.0,
+         "plannedInjectionAt": 0.0, "replications": 1, "computeSeconds": 0.0, "calibration": {}, "predictions": [],
+         "fans": [], "limits": []},
+        Forecast,
+    )  # fmt: skip
+    return Finished(
+        RunDir(path), scenario, ("load.rate=50/s",), 7, "local", {}, explained(change), forecast, "checkout-success"
+    ), change
+
+
+def test_the_second_run_is_what_a_user_would_type(tmp_path: Path) -> None:
+    first, change = finished(tmp_path / "first")
+    changed, options = _applied(first, change, plain=True, world=None)
+    assert changed.app.service("payment").replicas == 3
+    assert changed.faults[0].targets["replicas"] == 3
+    assert changed.load.rate == 50.0
+    assert [e.quantity for e in changed.expectations] == ["budget_spent"] * len(changed.slos)
+    assert (options.world.name, options.world.seed, options.explain) == ("local", 7, False)
+    assert options.out == tmp_path / "first-verified"
+    again = load_scenario(options.scenario, variant=options.variant, overrides=options.overrides)
+    assert again == changed
+    options.out.mkdir()
+    assert _beside(first.run.path).name == "first-verified-2"
+
+
+def test_a_scenario_that_changed_since_is_not_verified(tmp_path: Path) -> None:
+    first, change = finished(tmp_path / "first")
+    with pytest.raises(BadInput, match="was changed since run first"):
+        _applied(replace(first, overrides=()), change, plain=True, world=None)
+
+
+def test_a_run_that_did_not_end_is_not_verified(tmp_path: Path) -> None:
+    with RunStore(tmp_path / "run.sqlite", create=True) as store:
+        store.set_meta(state="aborted")
+    with pytest.raises(BadInput, match="did not get to its end"):
+        read_first(RunDir(tmp_path))
+
+
+def verified(measured: float) -> Verification:
+    inside = 0.4 <= measured <= 0.9
+    row = Row(
+        quantity="budget_spent", subject="checkout", low=0.4, median=0.6, high=0.9, measured=measured, inside=inside
+    )
+    return Verification(
+        change="3 replicas", overrides=(), run="r", subject="checkout", sealed_at=0.0, sha256="a", state="finished",
+        rows=(row,),
+    )  # fmt: skip
+
+
+def test_the_table_counts_what_was_inside_and_shows_what_was_not() -> None:
+    scenario = load_scenario("retry-storm")
+    text = table(
+        scenario, [Pair(1, verified(0.5), holds=True), Pair(2, verified(2.5)), Pair(3, None, note="no time left")]
+    )
+    assert "1 of 2 measured budgets lie inside" in text
+    assert "| 1 | 3 replicas | holds | checkout | 0.60× (0.40–0.90×) | 0.50× | yes | 1 of 1 |" in text
+    assert "| 2 | 3 replicas | does not hold | checkout | 0.60× (0.40–0.90×) | 2.50× | **no** | 0 of 1 |" in text
+    assert "no time left" in text
+
+
+def test_without_time_nothing_is_started(tmp_path: Path) -> None:
+    out = tmp_path / "table.md"
+    options = SeedOptions("retry-storm", 2, reuse=tmp_path / "runs", out=out, minutes=0.0)
+    assert verify_seeds(options) == Exit.NOT_HELD
+    assert out.read_text().count("not run: no time left") == 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_first_runs_of_a_seed_are_found_and_their_verifications_are_not(tmp_path: Path) -> None:
+    for name in (
+        "seed-1",
+        "seed-1-verified",
+        "seed-1-again-2",
+        "seed-1-again-2-verified",
+        "seed-10",
+        "seed-10-again-2",
+    ):
+        (tmp_path / name).mkdir()
+    assert [run.path.name for run in _known(tmp_path, 1)] == ["seed-1", "seed-1-again-2"]
