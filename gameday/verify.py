@@ -1,6 +1,7 @@
 """`gameday verify` and `run --verify`: the best counterfactual, run for real.
 
-    first run's store ─► the change (the smallest that holds and can be written down)
+    first run's store ─► the change (the smallest that holds and can be written down); where the search was cut off by
+                         the end of the run, it is made again with more time
                       ─► its overrides and files, in <run>/verification/
                       ─► a forecast of the changed scenario from the first run's own baseline; stored with its SHA-256
                          before anything starts
@@ -25,6 +26,7 @@ import msgspec
 
 from gameday import rundir
 from gameday.errors import BadInput, Exit
+from gameday.judge import explain_run
 from gameday.run import RunOptions, run_gameday
 from gameday.rundir import RunDir
 from gameday.worlds.base import WorldOptions
@@ -42,6 +44,7 @@ from sim.results import Forecast
 from sim.written import FOLDER
 
 PREDICTION_SECONDS = 15.0
+EXPLAIN_SECONDS = 25.0
 QUANTITIES = ("budget_spent", "success_rate", "p50", "p95", "p99", "attempts_per_request")
 FOLDER_NAME = "verification"
 
@@ -94,6 +97,10 @@ def run_and_verify(options: RunOptions) -> int:
 def verify(run: RunDir, *, plain: bool = False, world: WorldOptions | None = None) -> int:
     """As `verify_run`."""
     first = read_first(run)
+    if not first.explanation.complete:
+        print(f"asking the twin again for {EXPLAIN_SECONDS:.0f} s: its search was cut off before", flush=True)
+        _explain_again(first)
+        first = read_first(run)
     remedy = choose(first.explanation)
     changed, options = _applied(first, remedy, plain, world)
     print(f"\nverifying for real: {remedy.change}", flush=True)
@@ -118,6 +125,12 @@ def verify(run: RunDir, *, plain: bool = False, world: WorldOptions | None = Non
             print(f"predicted {_line(row)}, sha256 {found.sha256[:16]}…", flush=True)
     code = run_gameday(options)
     return _conclude(run, options.out, found, forecast, code)
+
+
+def _explain_again(first: Finished) -> None:
+    windows = {name: list(bounds) for name, bounds in first.windows.items()}
+    with RunStore(first.run.store) as store:
+        explain_run(store, first.scenario, windows, first.forecast, first.seed, EXPLAIN_SECONDS)
 
 
 def read_first(run: RunDir) -> Finished:

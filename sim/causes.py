@@ -29,7 +29,7 @@ from sim.replicate import Task
 from sim.setup import Rules, Setup
 from sim.trial import Day, Job, Stage, TimeOver, Tweak, play_day
 
-ROUND, MOST_DAYS = 5, 20
+ROUND, MOST_DAYS = 4, 20
 UNBOUNDED = 1_000_000
 FOREVER = 1e9
 MATTERS = 0.03
@@ -165,15 +165,18 @@ def attribute(stage: Stage, task: Task) -> list[Cause]:
     known = mechanisms(task)
     days: dict[str, list[Day]] = {mechanism.name: [] for mechanism in known}
     count = min(MOST_DAYS, len(stage.unchanged))
-    try:
-        for first in range(0, count, ROUND):
-            numbers = range(first, min(count, first + ROUND))
-            jobs = [mechanism.without(Job(task, number)) for mechanism in known for number in numbers]
-            played = iter(stage.each(play_day, jobs))
-            for mechanism in known:
-                days[mechanism.name] += [next(played) for _ in numbers]
-    except TimeOver:
-        pass
+    done = 0
+    for size in (ROUND, 2):  # few days are better than none
+        try:
+            while done < count:
+                numbers = range(done, min(count, done + size))
+                jobs = [mechanism.without(Job(task, number)) for mechanism in known for number in numbers]
+                played = iter(stage.each(play_day, jobs))
+                for mechanism in known:
+                    days[mechanism.name] += [next(played) for _ in numbers]
+                done = numbers.stop
+        except TimeOver:
+            continue
     causes = [
         _cause(mechanism, slo, stage.unchanged[: len(days[mechanism.name])], days[mechanism.name])
         for mechanism in known

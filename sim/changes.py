@@ -42,10 +42,10 @@ def knobs(configuration: Configuration) -> list[Knob]:
     """The knobs worth turning for this scenario's faults; none without faults."""
     setup = configuration.setup()
     found: list[Knob] = []
-    for service in _places(configuration, setup):
-        found.extend(_of_service(configuration, setup, service))
     if any(_hits_identity(fault.kind, str(fault.targets.get("component", ""))) for fault in setup.faults):
         found.extend(_of_certificates(configuration))
+    for service in _places(configuration, setup):
+        found.extend(_of_service(configuration, setup, service))
     if any(fault.kind in ("cert-expiry", "control-plane-down") for fault in setup.faults):
         found.append(_discovery(configuration))
     return found

@@ -44,8 +44,8 @@ __all__ = ["UNCHANGED", "explain"]
 
 HOLDS_IN = 0.9
 """Share of replications in which every SLO must be held."""
-FIRST_DAYS, MOST_DAYS, ROUND = 10, 60, 10
-SEARCH_SHARE, INTERVALS_SHARE, CAUSES_SHARE = 0.5, 0.7, 0.9
+FIRST_DAYS, MOST_DAYS, ROUND = 10, 60, 5
+SEARCH_SHARE, INTERVALS_SHARE, CAUSES_SHARE = 0.4, 0.6, 0.85
 """Of the time: when each must be over; prices have the rest."""
 REPORTED = 4
 """Changes that are reported beside `nothing changed`."""
@@ -96,6 +96,8 @@ class _Asked:
     def answer(self, turnable: list[Knob], began: float, seconds: float) -> Explanation | None:
         stage = self._stage
         stage.warm()
+        began = now()  # the start of the workers and the calibration are not the search's
+        stage.deadline = began + seconds
         try:
             stage.unchanged = stage.full_days([self._base], range(FIRST_DAYS))[0]
         except TimeOver:
@@ -109,7 +111,7 @@ class _Asked:
         chosen = search.holding()[:REPORTED]
         if len(chosen) < REPORTED:
             known = {candidate.turned for candidate in chosen}
-            chosen += [c for c in search.best_effort() if c.turned not in known][: REPORTED - len(chosen)]
+            chosen += [c for c in search.helping() if c.turned not in known][: REPORTED - len(chosen)]
         stage.deadline = began + INTERVALS_SHARE * seconds
         days = self._whole_days(chosen)
         stage.deadline = began + CAUSES_SHARE * seconds
@@ -143,33 +145,41 @@ class _Asked:
         return replace(self._base, setup=setup, pods=pods)
 
     def _whole_days(self, chosen: Sequence[Candidate]) -> list[list[Day]]:
-        """Days of the unchanged task and of each candidate, equally many, as many rounds as fit."""
-        tasks = [candidate.task for candidate in chosen]
+        """Whole days of each candidate, and as many of the unchanged day: equally many, as many rounds as fit. Where
+        not even one round does, it is played for the first of them alone."""
         found: list[list[Day]] = [[] for _ in chosen]
-        try:
-            for first in range(0, MOST_DAYS, ROUND):
-                numbers = range(first, first + ROUND)
-                fresh = [number for number in numbers if number >= len(self._stage.unchanged)]
-                if fresh:
-                    more = self._stage.full_days([self._base], range(fresh[0], fresh[-1] + 1))[0]
-                    self._stage.unchanged += more
-                for days, new in zip(found, self._stage.full_days(tasks, numbers), strict=True):
-                    days += new
-        except TimeOver:
-            pass
+        among = list(zip(chosen, found, strict=True))
+        while among:
+            try:
+                for first in range(0, MOST_DAYS, ROUND):
+                    self._round(among, range(first, first + ROUND))
+            except TimeOver:
+                if found[0] or len(among) == 1:
+                    break
+                among = among[: len(among) // 2]
+                continue
+            break
         return found
+
+    def _round(self, among: Sequence[tuple[Candidate, list[Day]]], numbers: range) -> None:
+        fresh = [number for number in numbers if number >= len(self._stage.unchanged)]
+        if fresh:
+            self._stage.unchanged += self._stage.full_days([self._base], range(fresh[0], fresh[-1] + 1))[0]
+        played = self._stage.full_days([candidate.task for candidate, _ in among], numbers)
+        for (_, days), new in zip(among, played, strict=True):
+            days += new
 
     def _prices(self, chosen: Sequence[Candidate]) -> list[Price | None]:
         tasks = [healthy(self._base), *(healthy(candidate.task) for candidate in chosen)]
         days: list[list[Day]] = [[] for _ in tasks]
-        try:
-            for first in range(0, PRICE_DAYS, PRICE_ROUND):
-                for known, new in zip(
-                    days, self._stage.full_days(tasks, range(first, first + PRICE_ROUND)), strict=True
-                ):
-                    known += new
-        except TimeOver:
-            pass
+        for size in (PRICE_ROUND, 2):  # few days are better than none
+            try:
+                while len(days[0]) < PRICE_DAYS:
+                    numbers = range(len(days[0]), len(days[0]) + size)
+                    for known, new in zip(days, self._stage.full_days(tasks, numbers), strict=True):
+                        known += new
+            except TimeOver:
+                continue
         plain, *changed = days
         return [
             price(self._base.setup, candidate.task.setup, plain, played) if played else None
@@ -256,7 +266,8 @@ def _verdict(remedies: Sequence[Remedy], search: Search) -> str:
     if holding:
         return f"The smallest of {tried} changes tried that holds every SLO: {holding[0].change}{ended}."
     if not tried:
-        return "There is no knob for these faults: nothing was tried."
+        none = "There is no knob for these faults" if search.complete else "There was no time"
+        return f"{none}: no change was tried."
     less = "No change of those tried holds every SLO" if search.complete else "No change tried in time holds every SLO"
     return f"{less} ({tried} tried, of one knob and of two)."
 

@@ -1,6 +1,7 @@
 """The smallest change that holds every SLO: a search over the knobs, one at a time, then in pairs.
 
-    screen    every value of every ladder, two days each; most are lost early and cost a fraction of a day
+    screen    three rungs of every ladder, two days each; most are lost early and cost a fraction of a day. All rungs
+              where none of these holds
     settle    on each ladder the values that survived, the one nearest today's first, until one holds
     refine    between that one and the nearest value that does not hold: bisection on the knob's scale
     pairs     where no single change holds: the three best values of different knobs, each with every value of the
@@ -33,6 +34,8 @@ BISECTIONS = 3
 REFINED = 3
 """How many of the smallest single changes are refined."""
 MOST_PAIRS_SETTLED = 12
+HELPS = 0.9
+"""A change helps when what it loses is at most this share of what is lost without it."""
 
 TaskOf = Callable[[Configuration], Task]
 Settings = tuple[tuple[Knob, float], ...]
@@ -74,6 +77,16 @@ class Search:
                 by_knobs.setdefault(candidate.turned, candidate)
         return list(by_knobs.values())
 
+    def helping(self) -> list[Candidate]:
+        """Those of `best_effort` that lost clearly less than the same days did unchanged."""
+        unchanged = [day.badness for day in self.stage.unchanged]
+
+        def before(candidate: Candidate) -> float:
+            days = unchanged[: len(candidate.days)]
+            return sum(days) / max(1, len(days))
+
+        return [candidate for candidate in self.best_effort() if candidate.badness < HELPS * before(candidate)]
+
     def best_effort(self) -> list[Candidate]:
         """Of each knob or pair the value that lost least, the least first."""
         by_knobs: dict[frozenset[tuple[str, str]], Candidate] = {}
@@ -105,6 +118,14 @@ class Search:
 
     def _singles(self) -> None:
         ladders = [(knob, ladder) for knob in self.knobs for ladder in knob.ladders if ladder]
+        self._climb([(knob, coarse(ladder)) for knob, ladder in ladders])
+        if not self.holding():
+            self._climb(ladders)
+        for candidate in sorted(self.holding(), key=lambda c: c.size)[:REFINED]:
+            self._refine(*candidate.settings[0])
+
+    def _climb(self, ladders: list[tuple[Knob, tuple[float, ...]]]) -> None:
+        """Screens every rung, then settles the nearest survivor of each ladder, until one holds or none is left."""
         everything = self._candidates(((knob, value),) for knob, ladder in ladders for value in ladder)
         self.stage.try_out(everything, 1)
         self.stage.try_out(everything, SCREENED)
@@ -117,8 +138,6 @@ class Search:
                     rungs.append((rung, knob, ladder))
             self.stage.settle(candidate for candidate, _, _ in rungs)
             climbing = [(knob, ladder) for candidate, knob, ladder in rungs if candidate.verdict is not True]
-        for candidate in sorted(self.holding(), key=lambda c: c.size)[:REFINED]:
-            self._refine(*candidate.settings[0])
 
     def _rungs(self, knob: Knob, ladder: tuple[float, ...]) -> list[Candidate]:
         return self._candidates(((knob, value),) for value in ladder)
@@ -126,8 +145,8 @@ class Search:
     def _refine(self, knob: Knob, holds: float) -> None:
         """Bisects between a value that holds and the next one towards today's, which does not."""
         ladder = next(ladder for ladder in knob.ladders if holds in ladder)
-        index = ladder.index(holds)
-        lost = ladder[index - 1] if index else knob.today
+        nearer = [value for value in ladder[: ladder.index(holds)] if self._is_lost(knob, value)]
+        lost = nearer[-1] if nearer else knob.today
         for _ in range(BISECTIONS):
             middle = knob.between(lost, holds)
             candidate = self._candidate(((knob, middle),)) if middle is not None else None
@@ -138,6 +157,10 @@ class Search:
                 holds = middle
             else:
                 lost = middle
+
+    def _is_lost(self, knob: Knob, value: float) -> bool:
+        candidate = self._known.get(((knob.name, knob.place, value),))
+        return candidate is not None and candidate.verdict is False
 
     # ---- two knobs
 
@@ -178,6 +201,12 @@ class Search:
                 index = ladder.index(value)
                 return ladder[index - 1] if index else None
         return None
+
+
+def coarse(ladder: tuple[float, ...]) -> tuple[float, ...]:
+    """Its nearest, middle and farthest rung."""
+    last = len(ladder) - 1
+    return tuple(ladder[index] for index in sorted({0, (last + 1) // 2, last}))
 
 
 def _exclusive(one: Knob, other: Knob) -> bool:
