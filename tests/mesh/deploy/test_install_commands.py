@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from mesh.api.values import VERSION, Image, dump_values, load_values
 from mesh.commands.app import app
 from mesh.commands.errors import CommandFailed
 from mesh.control import pki
-from mesh.deploy import apply, trial
+from mesh.deploy import apply, paths, trial
 from mesh.deploy.apply import NotReady, apply_mesh
 from mesh.deploy.credentials import CredentialFiles, create_credentials, read_credentials
 from mesh.deploy.objects import crd_objects, install_objects
@@ -211,27 +213,44 @@ def test_a_refusal_of_the_api_server_is_one_line(fake: FakeCluster) -> None:
     assert "customresourcedefinitions is forbidden" in refusal("install", "--apply")
 
 
-@pytest.mark.parametrize(
-    "last",
-    [
-        ("ConfigMap", "linkerd-config"),
-        ("ConfigMap", "linkerd-identity-trust-roots"),
-        ("Secret", "linkerd-identity-issuer"),
-        ("Deployment", "linkerd-identity"),
-        ("Deployment", "linkerd-destination"),
-    ],
-)
-def test_an_install_that_was_interrupted_is_gone_on_with(fake: FakeCluster, last: tuple[str, str]) -> None:
+INERT = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Service"}
+"""Killed after one of these, an install is where it was after the object before: nobody reads them to go on."""
+
+
+def test_an_install_killed_at_any_point_is_gone_on_with_and_keeps_the_issuer_that_identity_has_started_with(
+    fake: FakeCluster,
+) -> None:
+    """Once the injector is there `install` takes the mesh for a whole one, and names the command that completes it."""
     values = read_values()
-    objects = install_objects(values, create_credentials(values.trust_domain))
-    end = [(item["kind"], item["metadata"]["name"]) for item in objects].index(last) + 1
-    apply_mesh(connect(kubeconfig=fake.kubeconfig), crd_objects(values), objects[:end])
-    had = fake.find("secrets", "linkerd-identity-issuer", "linkerd")
+    objects = [*crd_objects(values)[-1:], *install_objects(values, create_credentials(values.trust_domain))]
+    before = copy.deepcopy(fake.objects)
     assert run("install", "--apply") == 0
-    assert fake.find("deployments", "linkerd-proxy-injector", "linkerd") is not None
-    if had is not None:
-        assert issuer_of(fake) == had["data"]
-    assert "a mesh already" in refusal("install", "--apply")
+    whole, fake.objects = fake.names(), copy.deepcopy(before)
+    client, had, taken_for_whole = connect(kubeconfig=fake.kubeconfig), None, False
+    for item in objects:
+        paths.apply_object(client, item, apply.FIELD_MANAGER)
+        taken_for_whole |= (item["kind"], item["metadata"]["name"]) == ("Deployment", "linkerd-proxy-injector")
+        if item["kind"] == "Secret":
+            had = issuer_of(fake)
+        if item["kind"] in INERT:
+            continue
+        killed = copy.deepcopy(fake.objects)
+        if taken_for_whole:
+            assert "gameday mesh upgrade" in refusal("install", "--apply")
+        assert run("upgrade" if taken_for_whole else "install", "--apply") == 0
+        assert fake.names() == whole, item["metadata"]["name"]
+        assert had in (None, issuer_of(fake)), item["metadata"]["name"]
+        _issuer_hangs_from_the_anchors(fake)
+        fake.objects = killed
+    client.close()
+
+
+def _issuer_hangs_from_the_anchors(fake: FakeCluster) -> None:
+    roots = fake.find("configmaps", "linkerd-identity-trust-roots", "linkerd")
+    assert roots is not None
+    (anchor,) = pki.load_certificates(roots["data"]["ca-bundle.crt"].encode(), "bundle")
+    issuer, *_ = pki.load_certificates(base64.b64decode(issuer_of(fake)["tls.crt"]), "issuer")
+    issuer.verify_directly_issued_by(anchor)
 
 
 # ---- certificates
