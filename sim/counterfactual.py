@@ -45,8 +45,8 @@ __all__ = ["UNCHANGED", "explain"]
 HOLDS_IN = 0.9
 """Share of replications in which every SLO must be held."""
 FIRST_DAYS, MOST_DAYS, ROUND = 10, 60, 5
-SEARCH_SHARE, INTERVALS_SHARE, CAUSES_SHARE = 0.4, 0.6, 0.85
-"""Of the time: when each must be over; prices have the rest."""
+SEARCH_SHARE, INTERVALS_SHARE, PRICES_SHARE = 0.4, 0.58, 0.75
+"""Of the time: when each must be over; causes have the rest."""
 REPORTED = 4
 """Changes that are reported beside `nothing changed`."""
 
@@ -114,14 +114,16 @@ class _Asked:
             chosen += [c for c in search.helping() if c.turned not in known][: REPORTED - len(chosen)]
         stage.deadline = began + INTERVALS_SHARE * seconds
         days = self._whole_days(chosen)
-        stage.deadline = began + CAUSES_SHARE * seconds
-        causes = why.attribute(stage, self._base)
-        stage.deadline = began + seconds
+        stage.deadline = began + PRICES_SHARE * seconds
         prices = self._prices(chosen)
+        stage.deadline = began + seconds
+        causes = why.attribute(stage, self._base)
         remedies = [self._remedy(None, stage.unchanged, None)]
         for candidate, played, cost in zip(chosen, days, prices, strict=True):
             if played:
                 remedies.append(self._remedy(candidate, played, cost))
+        loss = _lost(remedies[0])
+        remedies = [remedy for remedy in remedies if remedy.holds or _lost(remedy) <= loss]
         remedies.sort(key=_rank)
         return Explanation(
             remedies=tuple(remedies),
@@ -170,21 +172,26 @@ class _Asked:
             days += new
 
     def _prices(self, chosen: Sequence[Candidate]) -> list[Price | None]:
-        tasks = [healthy(self._base), *(healthy(candidate.task) for candidate in chosen)]
-        days: list[list[Day]] = [[] for _ in tasks]
-        for size in (PRICE_ROUND, 2):  # few days are better than none
-            try:
-                while len(days[0]) < PRICE_DAYS:
-                    numbers = range(len(days[0]), len(days[0]) + size)
-                    for known, new in zip(days, self._stage.full_days(tasks, numbers), strict=True):
-                        known += new
-            except TimeOver:
-                continue
-        plain, *changed = days
-        return [
-            price(self._base.setup, candidate.task.setup, plain, played) if played else None
-            for candidate, played in zip(chosen, changed, strict=True)
-        ]
+        """Of each candidate, or where that does not fit of the first alone."""
+        for among in (chosen, chosen[:1]):
+            tasks = [healthy(self._base), *(healthy(candidate.task) for candidate in among)]
+            days: list[list[Day]] = [[] for _ in tasks]
+            for size in (PRICE_ROUND, 2):  # few days are better than none
+                try:
+                    while len(days[0]) < PRICE_DAYS:
+                        numbers = range(len(days[0]), len(days[0]) + size)
+                        for known, new in zip(days, self._stage.full_days(tasks, numbers), strict=True):
+                            known += new
+                except TimeOver:
+                    continue
+            plain, *changed = days
+            if plain:
+                found = [
+                    price(self._base.setup, candidate.task.setup, plain, played)
+                    for candidate, played in zip(among, changed, strict=True)
+                ]
+                return found + [None] * (len(chosen) - len(found))
+        return [None] * len(chosen)
 
     # ---- telling
 
@@ -246,9 +253,13 @@ def _holds(days: Sequence[Day]) -> bool:
     return bool(days) and sum(day.held for day in days) >= HOLDS_IN * len(days)
 
 
+def _lost(remedy: Remedy) -> float:
+    return sum(slo.budget_spent_median for slo in remedy.slos)
+
+
 def _rank(remedy: Remedy) -> tuple[bool, float, float, float]:
     """Those that hold, by size, then by price; then by what they lose."""
-    lost = sum(slo.budget_spent_median for slo in remedy.slos)
+    lost = _lost(remedy)
     cost = (remedy.price.work_change + remedy.price.pods) if remedy.price is not None else 0.0
     return (not remedy.holds, remedy.size if remedy.holds else lost, cost, lost)
 
