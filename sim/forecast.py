@@ -37,6 +37,8 @@ __all__ = ["cold_observation", "make_forecast"]
 
 SCHEMA = "gameday.dev/forecast/v1"
 FEWEST_REPLICATIONS = 40
+TOO_FEW = 5
+"""With fewer replications nothing is forecast."""
 MOST_REPLICATIONS = 400
 PATIENCE = 1.25
 """How far over its time budget a forecast goes to have the fewest replications."""
@@ -76,8 +78,11 @@ def make_forecast(
             f"{len(stopped)} of {len(outcomes)} replications ran away and were stopped, the first at"
             f" {min(stopped):.0f} s: what comes later is too mild."
         )
-    if len(outcomes) < FEWEST_REPLICATIONS:
-        limits.append(f"Only {len(outcomes)} replications fitted the time: interval ends are rough.")
+    if len(outcomes) < TOO_FEW:
+        limits.append(f"Only {len(outcomes)} replications fitted the time: that is no forecast, and none is given.")
+        outcomes = []
+    elif len(outcomes) < FEWEST_REPLICATIONS:
+        limits.append(f"Only {len(outcomes)} replications fitted the time: intervals are wide, and their ends rough.")
     discrepancy = choose(calibration, setup, world, load() if learned == "shipped" else learned)
     values = [with_discrepancy(outcome, setup, discrepancy, seed) for outcome in outcomes]
     return Forecast(
@@ -193,16 +198,42 @@ def _predictions(
                 continue
             # An event's middle is its probability.
             middle = math.fsum(values) / len(values) if quantity in EVENTS else quantile_of(values, 0.5)
+            low, high = interval(quantity, values)
             yield Prediction(
                 quantity=quantity,
                 subject=subject,
                 window=window,
-                low=quantile_of(values, 0.05),
+                low=low,
                 median=middle,
-                high=quantile_of(values, 0.95),
+                high=high,
                 naive=baseline.get((quantity, subject)),
                 ensemble=tuple(float(f"{value:.7g}") for value in values),
             )
+
+
+def interval(quantity: str, ascending: list[float]) -> tuple[float, float]:
+    """The 90 % interval of an ensemble of at least `TOO_FEW`.
+
+    The ends of few values lie too near to each other, so it is at least as wide as Student's prediction interval for
+    one more value, and stays within what the quantity can be.
+    """
+    low, high = quantile_of(ascending, 0.05), quantile_of(ascending, 0.95)
+    count = len(ascending)
+    if count < FEWEST_REPLICATIONS and quantity not in EVENTS:
+        values = np.asarray(ascending)
+        reach = student_95(count - 1) * float(values.std(ddof=1)) * math.sqrt(1.0 + 1.0 / count)
+        mean = float(values.mean())
+        most = 1.0 if quantity in ("success_rate", "M1") else math.inf
+        low, high = max(0.0, min(low, mean - reach)), min(most, max(high, mean + reach))
+    return low, high
+
+
+def student_95(freedom: int) -> float:
+    """The 95 % quantile of Student's t, within 1 % from four degrees of freedom on (Abramowitz & Stegun 26.7.5)."""
+    z = 1.6448536
+    first = (z**3 + z) / 4.0
+    second = (5.0 * z**5 + 16.0 * z**3 + 3.0 * z) / 96.0
+    return z + first / freedom + second / freedom**2
 
 
 def _fans(setup: Setup, ensembles: list[dict[tuple[str, str], Floats]]) -> Iterator[Fan]:

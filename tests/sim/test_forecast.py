@@ -8,7 +8,7 @@ from sim_builders import application, fault, scenario_of, service, setup_of
 
 from scenarios.model import LoadSpec, Scenario, ServiceTime, SloSpec
 from sim.counterfactual import UNCHANGED, explain
-from sim.forecast import cold_observation, make_forecast
+from sim.forecast import TOO_FEW, cold_observation, interval, make_forecast, student_95
 from sim.results import Forecast, Prediction
 
 BUDGET = 1.2
@@ -127,3 +127,26 @@ def test_without_faults_there_is_nothing_to_ask() -> None:
     scenario = shop()
     seen = cold_observation(scenario, 1)
     assert explain(scenario, seen, seed=1, planned_injection_at=seen.ended_at, time_budget_seconds=1.0) is None
+
+
+@pytest.mark.parametrize(("freedom", "table"), [(4, 2.132), (9, 1.833), (20, 1.725), (38, 1.686)])
+def test_student_is_that_of_the_tables(freedom: int, table: float) -> None:
+    assert student_95(freedom) == pytest.approx(table, rel=0.01)
+
+
+def test_few_replications_make_wide_intervals_and_very_few_none() -> None:
+    assert interval("p50", [1.0, 1.1, 1.2, 1.3, 1.4]) == (pytest.approx(0.83, abs=0.02), pytest.approx(1.57, abs=0.02))
+    assert interval("success_rate", [0.99, 0.992, 0.994, 0.996, 0.998])[1] == 1.0
+    scenario = shop()
+    seen = cold_observation(scenario, 1)
+    thin, few = (
+        make_forecast(
+            scenario, seen, world="sim", seed=1, planned_injection_at=seen.ended_at + 15.0,
+            time_budget_seconds=60.0, processes=1, most_replications=most,
+        )
+        for most in (TOO_FEW - 1, TOO_FEW)
+    )  # fmt: skip
+    assert (thin.predictions, thin.fans, thin.replications) == ((), (), 0)
+    assert any("that is no forecast" in limit for limit in thin.limits)
+    assert few.predictions
+    assert any("intervals are wide" in limit for limit in few.limits)

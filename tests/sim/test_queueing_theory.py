@@ -18,7 +18,7 @@ import pytest
 from sim_builders import application, exponential, parameters_of, played, service, setup_of
 
 from scenarios.model import LoadSpec
-from sim.agenda import Agenda, Entry
+from sim.agenda import Agenda, Call
 from sim.distributions import Distribution, LogNormal
 from sim.model.draws import Streams
 from sim.model.processor import Machine, SharedProcessor, Thread
@@ -126,17 +126,13 @@ def test_a_shared_processor_slows_each_request_by_the_same_factor() -> None:
     rate = 0.6 / (sum(sizes) / 2)
     taken: dict[float, list[float]] = {size: [] for size in sizes}
 
-    class Job(Entry):
-        def __init__(self, size: float) -> None:
-            super().__init__()
-            self.size, self.begun = size, agenda.now
-
-        def happen(self) -> None:
-            taken[self.size].append(agenda.now - self.begun)
+    def served(job: tuple[float, float]) -> None:
+        size, begun = job
+        taken[size].append(agenda.now - begun)
 
     def arrive(left: int) -> None:
         size = sizes[random.random() < 0.5]
-        processor.put(size, Job(size))
+        processor.put(size, Call(served, (size, agenda.now)))
         if left:
             agenda.call_at(agenda.now + random.expovariate(rate), arrive, left - 1)
 
