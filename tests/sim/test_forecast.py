@@ -11,7 +11,7 @@ from sim.counterfactual import UNCHANGED, explain
 from sim.forecast import TOO_FEW, cold_observation, interval, make_forecast, student_95
 from sim.results import Forecast, Prediction
 
-BUDGET = 1.2
+REPLICATIONS = 60
 
 
 def shop(*faults: object, **annotations: dict[str, str]) -> Scenario:
@@ -32,7 +32,7 @@ def forecast_of(scenario: Scenario, seed: int = 1, processes: int | None = 1) ->
     seen = cold_observation(scenario, seed)
     return make_forecast(
         scenario, seen, world="sim", seed=seed, planned_injection_at=seen.ended_at + 15.0,
-        time_budget_seconds=BUDGET, processes=processes,
+        time_budget_seconds=60.0, processes=processes, most_replications=REPLICATIONS,
     )  # fmt: skip
 
 
