@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -464,4 +465,7 @@ def main() -> None:
         code = Exit.BAD_INPUT
     except KeyboardInterrupt:
         code = Exit.ABORTED
+    except BrokenPipeError:  # `gameday … | head`: who read us has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = Exit.HELD
     sys.exit(code)
