@@ -43,7 +43,7 @@ from sim.written import CannotWrite, write
 __all__ = ["UNCHANGED", "explain"]
 
 HOLDS_IN = 0.9
-"""Share of replications in which every SLO must be held."""
+"""Share of replications in which an SLO must be held."""
 FIRST_DAYS, MOST_DAYS, ROUND = 10, 60, 5
 SEARCH_SHARE, INTERVALS_SHARE, PRICES_SHARE = 0.4, 0.58, 0.75
 """Of the time: when each must be over; causes have the rest."""
@@ -197,7 +197,7 @@ class _Asked:
 
     def _remedy(self, candidate: Candidate | None, days: Sequence[Day], cost: Price | None) -> Remedy:
         slos = _effect(self._base.setup, [self._spread(day) for day in days])
-        holds = bool(slos) and _holds(days)
+        holds = bool(slos) and all(slo.probability_held >= HOLDS_IN for slo in slos)
         if candidate is None:
             return Remedy(change=UNCHANGED, settings=(), size=0.0, slos=slos, holds=holds, replications=len(days))
         overrides: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ import pytest
 from sim_builders import application, fault, scenario_of, service, setup_of
 
 from scenarios.model import LoadSpec, Scenario, ServiceTime, SloSpec
+from sim.changes import knobs
 from sim.counterfactual import UNCHANGED, explain
 from sim.forecast import TOO_FEW, cold_observation, interval, make_forecast, student_95
 from sim.results import Forecast, Prediction
@@ -105,7 +106,11 @@ def test_forecasts_are_plain_json() -> None:
 def test_counterfactuals_put_the_cure_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service two thirds of whose capacity is gone is saved by capacity, and not by giving up retries."""
     monkeypatch.setattr("sim.counterfactual.MOST_DAYS", 10)
-    monkeypatch.setattr("sim.causes.MOST_DAYS", 5)
+    monkeypatch.setattr("sim.counterfactual.PRICE_DAYS", 2)
+    monkeypatch.setattr("sim.causes.MOST_DAYS", 4)
+    monkeypatch.setattr(
+        "sim.counterfactual.knobs", lambda c: [knob for knob in knobs(c) if knob.name in ("retry limit", "workers")]
+    )
     degrade = fault("app-degrade", duration=10.0, service="back", replicas=2, parameters={"latencySeconds": 0.35})
     scenario = shop(degrade, back={"retry.linkerd.io/http": "5xx", "retry.linkerd.io/limit": "2"})
     seen = cold_observation(scenario, 1)
@@ -116,7 +121,7 @@ def test_counterfactuals_put_the_cure_first(monkeypatch: pytest.MonkeyPatch) -> 
     texts = [remedy.change for remedy in found.remedies]
     assert UNCHANGED in texts
     assert found.remedies[0].holds
-    assert texts[0].startswith(("workers in back", "2 replicas of back", "3 replicas of back"))
+    assert texts[0].startswith("workers in back 4 →")
     before = found.remedies[texts.index(UNCHANGED)].slos[0]
     assert found.remedies[0].slos[0].probability_held >= 0.9 > before.probability_held
     assert found.remedies[0].slos[0].budget_spent_high < before.budget_spent_low
