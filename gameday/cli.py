@@ -135,6 +135,7 @@ def forecast(
     seed: int = 1,
     from_run: str | None = None,
     calibration: Path | None = None,
+    all: bool = False,
     json: bool = False,
 ) -> int:
     """Ask the twin alone: what would this game day do? Seconds, and nothing is started.
@@ -153,12 +154,14 @@ def forecast(
         Calibrate on the baseline of this run; without it, on the values that the application declares.
     calibration
         A file that `gameday calibrate -o json` wrote: of a run, of your Prometheus, of exported metrics.
+    all
+        Print every prediction, not the headlines alone.
     json
         Print the whole forecast as JSON.
     """
     from gameday.forecasting import print_forecast
 
-    return print_forecast(scenario, variant, set, seed, from_run, json, calibration)
+    return print_forecast(scenario, variant, set, seed, from_run, json, calibration, all)
 
 
 @app.command

@@ -14,16 +14,24 @@ from rich.table import Table
 from gameday import rundir
 from gameday.calibration.file import calibration_for, read_file
 from gameday.errors import BadInput, Exit
+from reports.comparison import prediction_part
+from reports.document import PredictionPart
+from reports.notation import quantity_name
 from reports.observe import observation
+from reports.reading import SERVICES, band, expected, interval, told, value
 from reports.store import RunStore
 from scenarios.load import load_scenario
 from scenarios.model import Scenario
 from sim.calibration import Calibration
 from sim.forecast import cold_observation, make_forecast
 from sim.observation import Observation
-from sim.results import Forecast, Prediction
+from sim.results import Forecast
 
 TIME_BUDGET_SECONDS = 15.0
+LEVELS = (0.5, 0.8)
+"""Of the intervals shown beside that of 90 %."""
+ROOMY = 110
+"""Columns that a terminal needs for all of them."""
 
 
 def print_forecast(
@@ -34,8 +42,10 @@ def print_forecast(
     from_run: str | None,
     as_json: bool,
     calibrated: Path | None = None,
+    everything: bool = False,
 ) -> int:
-    """Makes and prints a forecast. `calibrated`: a file that `gameday calibrate -o json` wrote."""
+    """Makes and prints a forecast: its headlines, or everything. `calibrated`: a file that `gameday calibrate -o json`
+    wrote."""
     if calibrated is not None and from_run is not None:
         raise BadInput("--calibration and --from-run: two sources of the same thing; give one")
     scenario = load_scenario(name, variant=variant, overrides=tuple(overrides))
@@ -56,7 +66,7 @@ def print_forecast(
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(forecast)).decode() + "\n")
     else:
-        _print_table(scenario, forecast, _source(from_run, calibrated))
+        _print_table(scenario, forecast, _source(from_run, calibrated), everything)
     return Exit.HELD
 
 
@@ -80,37 +90,39 @@ def _source(from_run: str | None, calibrated: Path | None) -> str | None:
     return f"the baseline of {from_run}" if from_run is not None else None
 
 
-def _print_table(scenario: Scenario, forecast: Forecast, source_name: str | None) -> None:
+def _print_table(scenario: Scenario, forecast: Forecast, source_name: str | None, everything: bool) -> None:
     source = (
         source_name if source_name is not None else "declared values (no run; `--from-run` uses a measured baseline)"
     )
     console = Console()
     console.print(f"[bold]{scenario.title}[/bold]\n{forecast.replications} replications, calibrated on {source}\n")
-    for window in ("inject", "recover", "all"):
-        table = Table(title=f"window: {window}", title_justify="left", box=None, pad_edge=False)
-        for column in ("quantity", "of", "5 %", "median", "95 %", "nothing changes"):
-            table.add_column(column, justify="left" if column in ("quantity", "of") else "right")
-        for row in forecast.predictions:
-            if row.window == window:
-                table.add_row(
-                    row.quantity,
-                    row.subject,
-                    *(shown(row, value) for value in (row.low, row.median, row.high, row.naive)),
-                )
-        console.print(table)
+    levels = LEVELS if console.width >= ROOMY else ()
+    parts = [prediction_part(prediction) for prediction in forecast.predictions]
+    chosen = told(parts, [slo.name for slo in scenario.slos])
+    for title, rows in (*chosen.first, *(chosen.rest if everything else ())):
+        console.print(_table(title, rows, levels))
         console.print()
+    if chosen.rest and not everything:
+        console.print(f"{chosen.rest_count} more (p50, other windows and alerts, the mesh): --all; as data: --json\n")
     for limit in forecast.limits:
         console.print(f"not in this forecast: {limit}")
 
 
-def shown(row: Prediction, value: float | None) -> str:
-    """`value` in the unit that people read."""
-    if value is None:
-        return "–"
-    if row.quantity == "success_rate":
-        return f"{value:.2%}"
-    if row.quantity in ("p50", "p95", "p99"):
-        return f"{value * 1000:.0f} ms"
-    if row.quantity == "budget_spent":
-        return f"{value:.0%}"
-    return f"{value:.2f}"
+def _table(title: str, rows: Sequence[PredictionPart], levels: Sequence[float]) -> Table:
+    """One group. Services name themselves in each row, SLOs in the title."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    by_subject = title == SERVICES
+    table.add_column("")
+    table.add_column("window")
+    for column in ("expected", *(f"{level * 100:.0f} %" for level in levels), "90 %", "nothing changes"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            f"{quantity_name(row.quantity)}, {row.subject}" if by_subject else quantity_name(row.quantity),
+            row.window,
+            expected(row),
+            *(band(row, level) for level in levels),
+            interval(row),
+            value(row, row.naive),
+        )
+    return table

@@ -14,12 +14,16 @@ import msgspec
 
 from gameday import ledger
 from gameday.accuracy.evidence import NoEvidence, record_of
+from reports.comparison import prediction_part
 from reports.judgement import judge_expectation, reasons
 from reports.measure import Key, measure
+from reports.notation import quantity_name
 from reports.observe import observation
+from reports.reading import PAGING, expected
 from reports.store import RunStore
 from scenarios.model import Phases, Scenario
 from sim.counterfactual import explain
+from sim.course import METASTABLE, PAGED, RECOVER
 from sim.explanation import Explanation
 from sim.results import Forecast
 from sim.score import score
@@ -107,12 +111,24 @@ def explanation_lines(found: Explanation) -> list[str]:
     return lines
 
 
+COURSE = ((PAGED, "all"), *((name, "all") for name in PAGING), (RECOVER, "recover"), (METASTABLE, "recover"))
+"""What the progress view tells of how a fault goes on."""
+
+
 def forecast_lines(forecast: Forecast) -> list[str]:
-    """The forecast in a few lines, for the progress view: each SLO over the whole fault."""
+    """The forecast in a few lines, for the progress view: how bad each SLO gets, whether it pages, for how long."""
+    rows = {(row.quantity, row.subject, row.window): prediction_part(row) for row in forecast.predictions}
     lines = []
     for row in forecast.predictions:
         if row.quantity == "success_rate" and row.window == "all":
             naive = f"; before the fault {row.naive:.2%}" if row.naive is not None else ""
             interval = f"90 % interval {row.low:.2%} – {row.high:.2%}"
             lines.append(f"forecast  {row.subject}: {row.median:.2%} good, {interval}{naive}")
+            course = [
+                f"{quantity_name(name)} {expected(found)}"
+                for name, window in COURSE
+                if (found := rows.get((name, row.subject, window))) is not None
+            ]
+            if course:
+                lines.append(f"forecast  {row.subject}: {', '.join(course)}")
     return lines

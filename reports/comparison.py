@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
-from reports.document import ForecastPart, PredictionPart, ScorePart
+from reports.document import ArrivalPart, BandPart, ForecastPart, PredictionPart, ScorePart
 from reports.judgement import is_complete
 from reports.material import Material
+from sim.results import Prediction, Scored
 
 
 def forecast_part(material: Material) -> ForecastPart | None:
@@ -45,26 +46,33 @@ def prediction_parts(material: Material) -> list[PredictionPart]:
         # A run that ended early has shorter windows than were predicted: nothing in it can be compared.
         comparable = is_complete(material.run.state)
         value = row.measured if row is not None else material.measured.get(key) if comparable else None
-        parts.append(
-            PredictionPart(
-                quantity=prediction.quantity,
-                subject=prediction.subject,
-                window=prediction.window,
-                low=prediction.low,
-                median=prediction.median,
-                high=prediction.high,
-                naive=prediction.naive,
-                measured=value,
-                inside=row.inside
-                if row is not None
-                else None
-                if value is None
-                else prediction.low <= value <= prediction.high,
-                crps=row.crps if row is not None else None,
-                crps_naive=row.crps_naive if row is not None else None,
-            )
-        )
+        parts.append(prediction_part(prediction, value, row))
     return parts
+
+
+def prediction_part(prediction: Prediction, measured: float | None = None, row: Scored | None = None) -> PredictionPart:
+    """A prediction for people, beside what was measured of it and how it was scored."""
+    inside = None if measured is None else prediction.low <= measured <= prediction.high
+    arrival = prediction.arrival
+    return PredictionPart(
+        quantity=prediction.quantity,
+        subject=prediction.subject,
+        window=prediction.window,
+        low=prediction.low,
+        median=prediction.median,
+        high=prediction.high,
+        naive=prediction.naive,
+        measured=measured,
+        inside=row.inside if row is not None else inside,
+        crps=row.crps if row is not None else None,
+        crps_naive=row.crps_naive if row is not None else None,
+        bands=[BandPart(level=band.level, low=band.low, high=band.high) for band in prediction.bands],
+        arrival=None
+        if arrival is None
+        else ArrivalPart(
+            within=arrival.within, share=arrival.share, low=arrival.low, median=arrival.median, high=arrival.high
+        ),
+    )
 
 
 def score_part(material: Material, predictions: list[PredictionPart]) -> ScorePart | None:

@@ -147,6 +147,25 @@ class ForecastPart(msgspec.Struct, kw_only=True):
     calibration: dict[str, float | str | None]
 
 
+class BandPart(msgspec.Struct, kw_only=True):
+    """A central interval narrower than the 90 % one."""
+
+    level: float
+    low: float
+    high: float
+
+
+class ArrivalPart(msgspec.Struct, kw_only=True):
+    """Of a time that may not come: the share of replications in which it did, and when (90 % interval of those)."""
+
+    within: float
+    """Seconds watched: a predicted or measured value at it means that long or longer."""
+    share: float
+    low: float | None
+    median: float | None
+    high: float | None
+
+
 class PredictionPart(msgspec.Struct, kw_only=True):
     quantity: str
     subject: str
@@ -159,6 +178,10 @@ class PredictionPart(msgspec.Struct, kw_only=True):
     inside: bool | None
     crps: float | None
     crps_naive: float | None
+    bands: list[BandPart] = msgspec.field(default_factory=list)
+    """80 % and 50 %."""
+    arrival: ArrivalPart | None = None
+    """Of `time_to_…` only."""
 
 
 class ScorePart(msgspec.Struct, kw_only=True):

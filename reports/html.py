@@ -15,7 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from reports import notation
+from reports import notation, reading
 from reports.charts.attempts import amplified, attempts_chart
 from reports.charts.burn import burn_chart
 from reports.charts.causes import causes_chart
@@ -29,6 +29,7 @@ from reports.charts.timeline import numbered, timeline_chart
 from reports.document import CounterfactualSloPart, Document, PredictionPart, TimelinePart
 from reports.explanation import price_words
 from reports.material import Material
+from reports.reading import Told, told
 from scenarios.model import AppService, SloSpec
 from sim.phase_map import PhaseMap
 from sim.results import Fan
@@ -80,6 +81,9 @@ def _environment() -> Environment:
         environment.filters[name] = getattr(notation, name)
     environment.filters["prose"] = _prose
     environment.globals["price_words"] = price_words
+    environment.globals["told_value"] = reading.value
+    for name in ("expected", "interval", "subject_name"):
+        environment.globals[name] = getattr(reading, name)
     for name in ("quantity", "quantity_name", "stated", "comparison", "by_unit", "span"):
         environment.globals[name] = getattr(notation, name)
     return environment
@@ -191,9 +195,9 @@ class Charts:
     def causes(self) -> Markup:
         return Markup(causes_chart(self.document.causes))
 
-    def predictions(self) -> list[PredictionPart]:
-        """Misses first, then as forecast."""
-        return sorted(self.document.predictions, key=lambda row: row.inside is not False)
+    def predictions(self) -> Told:
+        """Misses first, then each SLO's headlines; the rest to unfold."""
+        return told(self.document.predictions, [slo.name for slo in self.slos])
 
     @property
     def _drawable(self) -> Stage | None:

@@ -23,6 +23,7 @@ from reports.notation import (
     stated,
     times,
 )
+from reports.reading import expected, interval, subject_name, told, value
 
 _BADGES = {
     "passed": "✅ Passed",
@@ -122,19 +123,26 @@ def _forecast(document: Document) -> str:
     sealed = f"Sealed{lead}: SHA-256 {_code(forecast.sha256 or forecast.sha256_recomputed)}"
     if forecast.intact is False:
         sealed += " **(the stored forecast does not match it)**"
+    slos = [slo.name for slo in document.slos]
+    found = told(document.predictions, slos)
     rows = [
         (
             _MARKS[row.inside],
-            row.subject,
+            subject_name(row),
             quantity_name(row.quantity),
             row.window,
-            span(row.quantity, row.low, row.high),
-            quantity(row.quantity, row.measured),
-            quantity(row.quantity, row.naive),
+            expected(row),
+            interval(row),
+            value(row, row.measured),
+            value(row, row.naive),
         )
-        for row in document.predictions
+        for _, members in found.first
+        for row in members
     ]
-    table = _table(("", "of", "quantity", "window", "forecast, 90 %", "measured", "nothing changes"), rows)
+    head = ("", "of", "quantity", "window", "expected", "90 % interval", "measured", "nothing changes")
+    table = _table(head, rows)
+    if found.rest_count:
+        table += f"\n\n{found.rest_count} further predictions are in report.html and report.json."
     return f"## Forecast and measurement\n\n{sealed}.\n\n{table}"
 
 

@@ -42,6 +42,13 @@ def planned(faults: Iterable[FaultSpec]) -> tuple[float, float] | None:
     return (min(at for at, _ in spans), max(end for _, end in spans)) if spans else None
 
 
+def censored_at(plan: tuple[float, float] | None, end: float) -> dict[str, float]:
+    """Quantity → the value that means "that long or longer", of each time that has one; none without a plan."""
+    if plan is None:
+        return {}
+    return {**dict.fromkeys(PAGE_TIMES.values(), end - plan[0]), RECOVER: end - plan[1]}
+
+
 def read_course(
     meter: BurnMeter, slo: SloSpec, plan: tuple[float, float], seen: tuple[float, float], end: float, timeout: float
 ) -> dict[tuple[str, str], float]:

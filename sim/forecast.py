@@ -20,9 +20,10 @@ from scenarios.model import Scenario
 from sim import cpu
 from sim.calibrate import Calibration, calibrate, failures
 from sim.cold import cold_observation
-from sim.course import EVENTS, nothing_changes, planned
+from sim.course import EVENTS, censored_at, nothing_changes, planned
 from sim.course import QUANTITIES as COURSE
 from sim.discrepancy import Learned, choose, load, with_discrepancy
+from sim.intervals import WIDEST, arrival_of, bands_of, column_quantiles, fan_bands_of, tails
 from sim.mesh_figures import FIGURES, MESH
 from sim.model.faults import check
 from sim.model.system import WARM_UP_SECONDS
@@ -190,6 +191,7 @@ def _predictions(
     subjects += [(quantity, slo.name) for slo in setup.slos for quantity, _ in COURSE]
     subjects += [("attempts_per_request", service) for service in called_services(setup.app)]
     subjects += [(figure, MESH) for figure in FIGURES]
+    limits = censored_at(planned(setup.faults), setup.end)
     for window in windows(setup):
         for quantity, subject in subjects:
             key = (quantity, subject, window)
@@ -208,6 +210,8 @@ def _predictions(
                 high=high,
                 naive=baseline.get((quantity, subject)),
                 ensemble=tuple(float(f"{value:.7g}") for value in values),
+                bands=() if quantity in EVENTS or len(values) < FEWEST_REPLICATIONS else bands_of(values),
+                arrival=arrival_of(values, limits[quantity]) if quantity in limits else None,
             )
 
 
@@ -239,24 +243,24 @@ def student_95(freedom: int) -> float:
 def _fans(setup: Setup, ensembles: list[dict[tuple[str, str], Floats]]) -> Iterator[Fan]:
     step = fan_step(setup)
     at = steps(setup, step)
+    below, above = tails(WIDEST)
     for slo in setup.slos:
         for quantity in FAN_QUANTITIES:
             rows = [fans[quantity, slo.name] for fans in ensembles if (quantity, slo.name) in fans]
             if not rows:
                 continue
             table = np.vstack(rows)
-            lows, medians, highs = (_column_quantiles(table, share) for share in (0.05, 0.5, 0.95))
+            lows, medians, highs = (column_quantiles(table, share) for share in (below, 0.5, above))
             yield Fan(
-                quantity=quantity, subject=slo.name, step_seconds=step, at=at, low=lows, median=medians, high=highs
+                quantity=quantity,
+                subject=slo.name,
+                step_seconds=step,
+                at=at,
+                low=lows,
+                median=medians,
+                high=highs,
+                bands=fan_bands_of(table),
             )
-
-
-def _column_quantiles(table: Floats, share: float) -> tuple[float | None, ...]:
-    found: list[float | None] = []
-    for column in table.T:
-        known = column[~np.isnan(column)]
-        found.append(float(f"{np.quantile(known, share):.6g}") if len(known) else None)
-    return tuple(found)
 
 
 def without_faults(setup: Setup) -> Setup:

@@ -9,7 +9,7 @@ Quantities and their units:
     peak_burn             highest burn rate over five seconds
     paged, metastable     events: 0 or 1 in each replication, so that the ensemble's mean is the probability
     time_to_page R        seconds from the first injection until burn alert R fires; that long or longer where the value
-    time_to_recover       is the window's length: there it is censored (`sim.course`)
+    time_to_recover       is the window's length: there it is censored (`sim.course`, and `Arrival` for how it is told)
     M1 … M5               the guide's, over the whole mesh, subject "" (`sim.mesh_figures`)
 
 Windows: `inject`, `recover`, and `all` (both).
@@ -18,6 +18,28 @@ Windows: `inject`, `recover`, and `all` (both).
 from __future__ import annotations
 
 import msgspec
+
+
+class Band(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A central interval narrower than the 90 % one."""
+
+    level: float
+    """0.8 or 0.5."""
+    low: float
+    high: float
+
+
+class Arrival(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Of a time that may not come at all within its window: how often it does, and when if it does. Seconds."""
+
+    within: float
+    """How long one watched: ensemble values at it mean that long or longer."""
+    share: float
+    """Of replications in which it came, 0..1."""
+    low: float | None
+    """5 % quantile of those that came; None where it never did."""
+    median: float | None
+    high: float | None
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=False):
@@ -36,6 +58,19 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     """What "nothing changes" predicts: the same quantity measured over the baseline."""
     ensemble: tuple[float, ...]
     """One value for each replication that has one, ascending."""
+    bands: tuple[Band, ...] = ()
+    """80 % and 50 %. None of events, whose median is a probability; of fewer than 40 values, whose quantiles lie too near
+    to each other; in forecasts of older runs."""
+    arrival: Arrival | None = None
+    """Of `time_to_…` only."""
+
+
+class FanBand(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A narrower interval of each step of a fan."""
+
+    level: float
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
 
 
 class Fan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -49,7 +84,9 @@ class Fan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     low: tuple[float | None, ...]
     median: tuple[float | None, ...]
     high: tuple[float | None, ...]
-    """None where no replication had a request in the step."""
+    """None where no replication had a request in the step. `low` to `high` is the 90 % interval."""
+    bands: tuple[FanBand, ...] = ()
+    """80 % and 50 %; none in forecasts of older runs."""
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

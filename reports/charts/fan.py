@@ -1,7 +1,8 @@
 """Forecast fan against the measured line: did it happen as it was foretold?
 
-Measured values are binned in the fan's own steps. Before second 0 there is only the measured line; the hatched stretch
-is the seal window, in which the twin computes and nothing is judged.
+Three bands, 90, 80 and 50 %, each darker than the one around it. Measured values are binned in the fan's own steps.
+Before second 0 there is only the measured line; the hatched stretch is the seal window, in which the twin computes and
+nothing is judged.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ def fan_chart(
             ]
 
         canvas.area(points(fan.high), points(fan.low), "fan")
+        for band in fan.bands:  # from wide to narrow: each darkens what lies below
+            canvas.area(points(band.high), points(band.low), f"fan-{band.level * 100:.0f}")
         canvas.curve(points(fan.median), "median")
     canvas.curve([(x(second), y(value)) if value is not None else None for second, value in measured], "measured")
     return canvas.markup("chart")

@@ -6,12 +6,17 @@ import math
 
 from reports.charts.svg import Canvas, Scale
 from reports.document import CounterfactualSloPart, PredictionPart
-from reports.notation import quantity, span, times
+from reports.notation import span, times
+from reports.reading import expected, interval, value
+from sim.course import EVENTS
 
 
 def interval_glyph(row: PredictionPart, width: float = 190.0, height: float = 22.0) -> str:
-    """Bar: 90 % interval; tick: median; dot: measured inside; diamond: measured outside; cross: nothing changes."""
-    values = [row.low, row.high, row.median]
+    """Bar: 90 % interval, darker in its 80 and 50 % bands; tick: median; dot: measured inside; diamond: measured
+    outside; cross: nothing changes. An event has no interval: its bar reaches from 0 to its probability, of 1."""
+    event = row.quantity in EVENTS
+    start, end = (0.0, row.median) if event else (row.low, row.high)
+    values = [0.0, 1.0] if event else [start, end, row.median]
     values += [value for value in (row.measured, row.naive) if value is not None]
     low, high = min(values), max(values)
     pad = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
@@ -20,10 +25,12 @@ def interval_glyph(row: PredictionPart, width: float = 190.0, height: float = 22
     canvas = Canvas(
         width,
         height,
-        f"forecast {span(row.quantity, row.low, row.high)}, measured {quantity(row.quantity, row.measured)}",
+        f"forecast {expected(row) if event else interval(row)}, measured {value(row, row.measured)}",
     )
     canvas.line(4, y, width - 4, y, "glyph-axis")
-    canvas.rect(x(row.low), y - 5, max(2.0, x(row.high) - x(row.low)), 10, "glyph-bar")
+    canvas.rect(x(start), y - 5, max(2.0, x(end) - x(start)), 10, "glyph-bar")
+    for band in row.bands:
+        canvas.rect(x(band.low), y - 5, max(2.0, x(band.high) - x(band.low)), 10, "glyph-bar")
     canvas.line(x(row.median), y - 5, x(row.median), y + 5, "glyph-median")
     if row.naive is not None:
         at = x(row.naive)
