@@ -59,8 +59,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     ensemble: tuple[float, ...]
     """One value for each replication that has one, ascending."""
     bands: tuple[Band, ...] = ()
-    """80 % and 50 %. None of events, whose median is a probability; of fewer than 40 values, whose quantiles lie too near
-    to each other; in forecasts of older runs."""
+    """80 % and 50 %. None of events, whose median is a probability; of fewer than 40 values, whose quantiles lie too
+    near to each other; in forecasts of older runs."""
     arrival: Arrival | None = None
     """Of `time_to_…` only."""
 

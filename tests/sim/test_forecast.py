@@ -9,6 +9,7 @@ from sim_builders import application, fault, scenario_of, service, setup_of
 from scenarios.model import LoadSpec, Scenario, ServiceTime, SloSpec
 from sim.changes import knobs
 from sim.counterfactual import UNCHANGED, explain
+from sim.course import EVENTS
 from sim.forecast import TOO_FEW, cold_observation, interval, make_forecast, student_95
 from sim.results import Forecast, Prediction
 
@@ -83,6 +84,44 @@ def test_fans_cover_both_windows_in_steps() -> None:
         assert len(fan.low) == len(fan.median) == len(fan.high) == 15
     burn = [value for value in fans["burn", "front-success"].median if value is not None]
     assert burn == sorted(burn)
+
+
+def test_narrower_intervals_lie_within_the_wider_ones() -> None:
+    degrade = fault("app-degrade", duration=10.0, service="back", replicas=2, parameters={"errorRate": 0.4})
+    forecast = forecast_of(shop(degrade))
+    for row in forecast.predictions:
+        if row.quantity in EVENTS:
+            assert row.bands == ()
+            continue
+        assert [band.level for band in row.bands] == [0.8, 0.5]
+        wide, middle = row.bands
+        assert row.low <= wide.low <= middle.low <= row.median <= middle.high <= wide.high <= row.high
+        for band in row.bands:
+            inside = sum(band.low <= value <= band.high for value in row.ensemble)
+            assert inside >= band.level * len(row.ensemble) - 1
+    for fan in forecast.fans:
+        for ends in zip(
+            fan.low, fan.bands[0].low, fan.bands[1].low, fan.bands[1].high, fan.bands[0].high, fan.high, strict=True
+        ):
+            known = [end for end in ends if end is not None]
+            assert len(known) in (0, 6)
+            assert known == sorted(known)
+
+
+def test_a_time_that_may_not_come_is_told_with_how_often_it_does() -> None:
+    degrade = fault("app-degrade", duration=10.0, service="back", replicas=2, parameters={"errorRate": 0.4})
+    forecast = forecast_of(shop(degrade))
+    for row in forecast.predictions:
+        assert (row.arrival is not None) == row.quantity.startswith("time_to_")
+        if row.arrival is not None:
+            came = [value for value in row.ensemble if value < row.arrival.within]
+            assert row.arrival.share == len(came) / len(row.ensemble)
+            assert max(row.ensemble) <= row.arrival.within
+            if row.arrival.low is not None and row.arrival.high is not None:
+                assert min(came) <= row.arrival.low <= row.arrival.high <= max(came)
+    first = find(forecast, "time_to_page 1h/5m", "front-success", "all").arrival
+    assert first is not None
+    assert (first.share, first.within) == (1.0, 15.0)
 
 
 def test_what_the_twin_cannot_represent_is_a_limit() -> None:
