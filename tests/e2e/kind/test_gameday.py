@@ -1,21 +1,29 @@
-"""Whole game days in a real cluster: to a report, through a runner that is killed, and with every fault of Kubernetes.
+"""Whole game days in a real cluster: to a report through an API server that is killed, of a runner that is killed with
+its reaper, and with every fault of Kubernetes.
 
 The runs install a mesh of their own, so the one that other tests share is taken out first; they install it again.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from chaos.actions import inject_fault
 from chaos.ledger import Ledger, Record
-from gameday.worlds.kind.names import RUN_LABEL
+from chaos.processes import is_alive, recorded_children
+from gameday.worlds.kind.names import RUN_LABEL, SERVICE_LABEL, WORKLOAD_ADMIN_PORT
 from mesh.deploy.apply import remove
 from mesh.deploy.owned import owned_objects
 from mesh.deploy.paths import CLUSTER_ROLE, CRD, NAMESPACE, list_labelled, request
@@ -26,6 +34,8 @@ pytestmark = [pytest.mark.kind, pytest.mark.timeout(600)]
 
 HERE = Path(__file__).parent
 TINY = HERE.parent / "local" / "tiny" / "scenario.yaml"
+RATE = 30.0
+"""Requests a second that it sends."""
 GAMEDAY = [sys.executable, "-m", "gameday"]
 SHARED_KINDS = (NAMESPACE, CLUSTER_ROLE, CRD)
 
@@ -46,6 +56,39 @@ def run_to_the_end(cluster: str, out: Path, scenario: Path, *arguments: str) -> 
     return subprocess.run(
         [*command, *arguments], capture_output=True, text=True, check=False, cwd=out.parent, timeout=560
     )
+
+
+class Running:
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    def output(self) -> str:
+        return self._log.read_text()
+
+
+@contextmanager
+def running(cluster: str, out: Path, *arguments: str) -> Iterator[Running]:
+    """The tiny game day under way; it is killed where the test ends before it does."""
+    command = [*GAMEDAY, "run", str(TINY), "--world", "kind", "--cluster", cluster, "--out", str(out), "--plain"]
+    log = out.parent / f"{out.name}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen([*command, *arguments], stdout=output, stderr=subprocess.STDOUT, cwd=out.parent)
+    try:
+        yield Running(process, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def kubectl(kubeconfig: str) -> Callable[..., str]:
+    def run(*words: str) -> str:
+        command = ["kubectl", "--kubeconfig", kubeconfig, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+        return done.stdout
+
+    return run
 
 
 def leftovers(kubeconfig: str, run: str) -> list[str]:
@@ -70,12 +113,25 @@ def good(store: RunStore, start: float, end: float) -> float:
     return sum(r.status is not None and r.status < 500 for r in requests) / len(requests)
 
 
-def test_a_game_day_goes_to_its_report_and_leaves_nothing(
+def test_a_game_day_goes_to_its_report_through_a_killed_api_server_and_leaves_nothing(
     free_cluster: str, kind_kubeconfig: str, tmp_path: Path
 ) -> None:
+    """It is killed once the fault is over: what the runner missed is taken up from where the connection broke."""
     out = tmp_path / "tiny"
-    done = run_to_the_end(free_cluster, out, TINY)
-    assert done.returncode in (0, 1), done.stdout + done.stderr
+    with running(free_cluster, out, "--set", "phases.recover=25s") as run:
+        wait_until(lambda: injected(out) and reverted(out), 240.0, run.output)
+        killed_at = time.time()
+        subprocess.run(
+            ["docker", "exec", f"{free_cluster}-control-plane", "pkill", "-KILL", "-x", "kube-apiserver"], check=True
+        )
+        assert run.process.wait(240) in (0, 1), run.output()
+    (away,) = re.findall(r"the agent is back after ([0-9.]+) s; nothing was lost", run.output())
+    print(f"the agent was not to be reached for {away} s")
+    with RunStore(out / "run.sqlite") as store:
+        missed = list(store.requests(killed_at, killed_at + float(away)))
+        everything = list(store.requests())
+    assert len(missed) > 0.7 * RATE * float(away), "sent while nobody listened"
+    assert len({(r.route, r.intended_at) for r in everything}) == len(everything), "nothing is told twice"
     report = msgspec.json.decode((out / "report.json").read_bytes())
     assert report["run"]["world"] == "kind"
     assert report["verdict"]["outcome"] in ("passed", "failed")
@@ -92,19 +148,43 @@ def test_a_game_day_goes_to_its_report_and_leaves_nothing(
     assert leftovers(kind_kubeconfig, "tiny") == []
 
 
-def test_a_killed_runner_is_outlived_by_the_reaper_and_cleaned_up_by_recover(
+def test_a_fault_that_runner_and_reaper_do_not_outlive_is_reverted_in_the_cluster_and_cleaned_up_by_recover(
     free_cluster: str, kind_kubeconfig: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
-    command = [*GAMEDAY, "run", str(TINY), "--world", "kind", "--cluster", free_cluster, "--out", str(out), "--plain"]
-    with (tmp_path / "output").open("w") as output:
-        runner = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=tmp_path)
-    try:
-        wait_until(lambda: injected(out), 200.0, lambda: (tmp_path / "output").read_text())
-    finally:
-        runner.kill()
-        runner.wait()
-    wait_until(lambda: reverted(out), 30.0, lambda: str(Ledger(out).records()))
+    with running(free_cluster, out) as run:
+        wait_until(lambda: injected(out), 240.0, run.output)
+        # As if the machine were gone: the reaper would see the runner's end, and chaostoolkit reverts when it is ended.
+        run.process.send_signal(signal.SIGSTOP)
+        here = [child for child in recorded_children(out) if is_alive(child.pid, child.start)]
+        assert {"reaper", "runner"} < {child.name for child in here}
+        for child in here:
+            os.kill(child.pid, signal.SIGKILL)
+        run.process.wait()
+    (record,) = Ledger(out).records()
+    api = kubectl(kind_kubeconfig)
+    (pod,) = api("-n", "tiny", "get", "pods", "-l", f"{SERVICE_LABEL}=back", "-o", "name").split()
+    faults = f"/api/v1/namespaces/tiny/{pod.replace('pod/', 'pods/')}:{WORKLOAD_ADMIN_PORT}/proxy/faults"
+    assert json.loads(api("get", "--raw", faults))["errorRate"] == 0.5
+
+    def in_the_cluster() -> dict[str, str]:
+        found = api("-n", "gameday", "get", "configmap", "gameday-ledger", "-o", "json")
+        return dict(json.loads(found)["data"])
+
+    wait_until(lambda: "reverted.back-fails" in in_the_cluster(), 60.0, lambda: str(in_the_cluster()))
+    late = float(in_the_cluster()["reverted.back-fails"]) - record.deadline
+    print(f"the Job reverted {late:.2f} s after the time to live")
+    assert 0.0 <= late < 5.0
+    assert json.loads(api("get", "--raw", faults))["errorRate"] == 0.0
+    assert [r.state for r in Ledger(out).records()] == ["injected"], "nobody here has done it"
+
+    # A reaper that is alive does not wait for the time to live, once it sees that the runner is gone.
+    again = {"name": "again", "kind": "app-degrade", "at": 0.0, "duration": 300.0}
+    inject_fault(str(out), again | {"targets": {"service": "back", "replicas": 1}, "parameters": {"errorRate": 0.5}})
+    assert json.loads(api("get", "--raw", faults))["errorRate"] == 0.5
+    subprocess.run([sys.executable, "-m", "chaos.reaper", str(out)], check=True, timeout=60)
+    assert reverted(out)
+    assert json.loads(api("get", "--raw", faults))["errorRate"] == 0.0
     assert set(leftovers(kind_kubeconfig, "killed")) >= {"Namespace gameday", "Namespace tiny"}
 
     refused = run_to_the_end(free_cluster, tmp_path / "second", TINY)
