@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -103,6 +104,23 @@ def test_install_serves_upgrade_changes_nothing_and_uninstall_leaves_nothing(mes
     after = mesh.objects()
     assert sorted(after - before) == []
     assert sorted(before - after) == []
+
+
+def test_the_image_is_small_and_not_roots(built_images: list[str]) -> None:
+    image, _ = built_images
+    shown = ["docker", "image", "inspect", "--format", "{{.Size}} {{.Config.User}}", image]
+    size, user = subprocess.run(shown, capture_output=True, text=True, check=True).stdout.split()
+    with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saved:
+        assert saved.stdout is not None
+        packer, packed = zlib.compressobj(), 0
+        while piece := saved.stdout.read(1 << 20):
+            packed += len(packer.compress(piece))
+        packed += len(packer.flush())
+    assert saved.returncode == 0
+    print(f"{int(size) / 1e6:.0f} MB, {packed / 1e6:.0f} MB compressed")
+    assert int(size) <= 220_000_000
+    assert packed <= 80_000_000
+    assert user.partition(":")[0] not in ("", "0", "root")
 
 
 def _generations(mesh: Mesh) -> dict[str, int]:
