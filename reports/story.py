@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from reports.document import ActionPart, Document, FaultPart, PredictionPart, SloPart
-from reports.notation import THIN, count, listing, objective, percent, quantity, quantity_name, seconds, span, times
+from reports.notation import THIN, count, listing, objective, percent, quantity, quantity_name, seconds, times
+from reports.reading import narrow
 from sim.explanation import UNCHANGED
 
 NO_WIDTH = 1e3
@@ -72,7 +73,7 @@ def _foretold(document: Document) -> str:
         rows = [row for row in document.predictions if row.quantity == "success_rate" and row.window == "inject"]
     parts = []
     for row in rows:
-        told = f"{row.subject} {span('success_rate', row.low, row.high)} good"
+        told = f"{row.subject} {narrow('success_rate', row.low, row.high)} good"
         if row.measured is not None:
             told += f" (measured {percent(row.measured)}, {'inside' if row.inside else 'outside'})"
         parts.append(told)
@@ -122,7 +123,7 @@ def surprises(document: Document) -> list[str]:
         lines.append(
             f"{row.subject}, {quantity_name(row.quantity)}, {row.window}: measured"
             f" {quantity(row.quantity, row.measured)}, {side} the forecast's"
-            f" {span(row.quantity, row.low, row.high)}{far}."
+            f" {narrow(row.quantity, row.low, row.high)}{far}."
         )
     lines.extend(
         f"{row.subject}, {quantity_name(row.quantity)}, {row.window}: “nothing changes”"
