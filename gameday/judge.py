@@ -19,7 +19,7 @@ from reports.judgement import judge_expectation, reasons
 from reports.measure import Key, measure
 from reports.notation import quantity_name
 from reports.observe import observation
-from reports.reading import PAGING, expected
+from reports.reading import PAGING, expected, is_headline
 from reports.store import RunStore
 from scenarios.model import Phases, Scenario
 from sim.counterfactual import explain
@@ -125,10 +125,10 @@ def forecast_lines(forecast: Forecast) -> list[str]:
             interval = f"90 % interval {row.low:.2%} – {row.high:.2%}"
             lines.append(f"forecast  {row.subject}: {row.median:.2%} good, {interval}{naive}")
             course = [
-                f"{quantity_name(name)} {expected(found)}"
+                f"{quantity_name(name)} {expected(found)}".replace(", probability", "")
                 for name, window in COURSE
-                if (found := rows.get((name, row.subject, window))) is not None
+                if (found := rows.get((name, row.subject, window))) is not None and is_headline(found)
             ]
             if course:
-                lines.append(f"forecast  {row.subject}: {', '.join(course)}")
+                lines.append(f"forecast  {row.subject}: {'; '.join(course)}")
     return lines

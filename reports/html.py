@@ -82,7 +82,7 @@ def _environment() -> Environment:
     environment.filters["prose"] = _prose
     environment.globals["price_words"] = price_words
     environment.globals["told_value"] = reading.value
-    for name in ("expected", "interval", "subject_name"):
+    for name in ("expected", "interval", "is_event", "subject_name"):
         environment.globals[name] = getattr(reading, name)
     for name in ("quantity", "quantity_name", "stated", "comparison", "by_unit", "span"):
         environment.globals[name] = getattr(notation, name)

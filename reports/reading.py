@@ -105,6 +105,11 @@ def told(rows: Iterable[PredictionPart], slos: Iterable[str]) -> Told:
     return Told([group for group in first if group[1]], [group for group in rest if group[1]])
 
 
+def is_event(row: PredictionPart) -> bool:
+    """Whether it is forecast as a probability: there is no interval to be inside of."""
+    return row.quantity in EVENTS
+
+
 def subject_name(row: PredictionPart) -> str:
     return row.subject or WHOLE_MESH
 
