@@ -77,9 +77,9 @@ def read_course(
 
 
 def nothing_changes(slo: SloSpec, plan: tuple[float, float], end: float) -> dict[tuple[str, str], float]:
-    """What the naive forecast says of these: nobody is paged, and it is well at once."""
+    """What the naive forecast says of these: nobody is paged, and it is well in the first whole second."""
     found = {(name, "all"): end - plan[0] for name in PAGE_TIMES.values()}
-    found[PAGED, "all"] = found[RECOVER, "recover"] = 0.0
+    found[PAGED, "all"], found[RECOVER, "recover"] = 0.0, 1.0
     if slo.threshold is None:
         found[METASTABLE, "recover"] = 0.0
     return found

@@ -30,7 +30,7 @@ from reports.run import scenario_to
 from reports.store import Event, Request, RunStore
 from scenarios.model import LoadSpec, SloSpec
 from scenarios.slo import BurnMeter
-from sim.course import METASTABLE, PAGE_TIMES, PAGED, PEAK, RECOVER, planned, read_course
+from sim.course import METASTABLE, PAGE_TIMES, PAGED, PEAK, RECOVER, nothing_changes, planned, read_course
 from sim.mesh_figures import FIGURES, bucketed_quantile, mesh_figures
 from sim.model.record import Record
 from sim.quantities import quantities
@@ -62,6 +62,8 @@ def test_what_never_comes_is_written_as_the_time_there_was() -> None:
     calm = course(range(0))
     assert {calm[name, "all"] for name in PAGE_TIMES.values()} == {END - PLAN[0]}
     assert (calm[PAGED, "all"], calm[PEAK, "all"]) == (0.0, 0.0)
+    calm.pop((PEAK, "all"))  # the baseline's own, which is not always none
+    assert calm == nothing_changes(SLO, PLAN, END)
     stuck = course(range(5, 40))
     assert stuck[RECOVER, "recover"] == END - PLAN[1]
     assert stuck[METASTABLE, "recover"] == 1.0
