@@ -15,6 +15,7 @@ from sim.explanation import UNCHANGED
 
 NO_WIDTH = 1e3
 """Distance of a value outside an interval that has no width."""
+MOST_SURPRISES = 12
 CLEARLY_WORSE = 1.25
 """By how much the twin's CRPS must exceed that of the naive forecast to be called a surprise."""
 
@@ -130,8 +131,14 @@ def surprises(document: Document) -> list[str]:
         f" ({quantity(row.quantity, row.naive)}) came closer to the measured {quantity(row.quantity, row.measured)}"
         f" than the twin's median ({quantity(row.quantity, row.median)})."
         for row in document.predictions
-        if row.crps is not None and row.crps_naive is not None and row.crps > row.crps_naive * CLEARLY_WORSE
+        if row.crps is not None
+        and row.crps_naive is not None
+        and row.crps > row.crps_naive * CLEARLY_WORSE
+        # What reads the same is no surprise to anybody.
+        and quantity(row.quantity, row.naive) != quantity(row.quantity, row.median)
     )
+    if len(lines) > MOST_SURPRISES:
+        lines[MOST_SURPRISES:] = [f"And {len(lines) - MOST_SURPRISES} smaller ones: see the table above."]
     score = document.score
     if score is not None and score.coverage is not None and score.scored >= 10 and score.coverage < 0.7:
         lines.append(
