@@ -37,7 +37,7 @@ class Agent:
     async def serve(self) -> tuple[web.AppRunner, str]:
         app = web.Application()
         app.router.add_get("/agent/stream", self._stream)
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)  # the stream does not end by itself
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
