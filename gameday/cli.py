@@ -1,4 +1,7 @@
-"""`gameday`: the command line. Each command is a thin function; what it does lives in the module it calls."""
+"""`gameday`: the command line. Each command is a thin function; what it does lives in the module it calls.
+
+One file although it is long: most of it is what `--help` prints, and options that commands share should read alike.
+"""
 
 from __future__ import annotations
 

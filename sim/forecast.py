@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -261,8 +260,3 @@ def _fans(setup: Setup, ensembles: list[dict[tuple[str, str], Floats]]) -> Itera
                 high=highs,
                 bands=fan_bands_of(table),
             )
-
-
-def without_faults(setup: Setup) -> Setup:
-    """The same system on a day when nothing happens."""
-    return replace(setup, faults=())
