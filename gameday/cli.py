@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from gameday import __version__
 from gameday.errors import BadInput, Exit
+from mesh.commands.ranges import within
 
 app = App(
     name="gameday",
@@ -26,6 +27,12 @@ app.command("mesh.commands.app:app", name="mesh")
 
 WorldName = Literal["local", "kind"]
 Names = Annotated[tuple[str, ...], Parameter(negative="")]
+Seed = Annotated[int, Parameter(validator=within(0, 2**63 - 1))]
+"""What a run's store and its reports, whose integers are signed 64 bits, can hold."""
+Count = Annotated[int, Parameter(validator=within(1, 1_000))]
+"""Of seeds or pods; more would be a slip of the keyboard."""
+Minutes = Annotated[float, Parameter(validator=within(0.1, 100_000))]
+Seconds = Annotated[float, Parameter(validator=within(1, 86_400))]
 
 
 @app.command
@@ -36,7 +43,7 @@ def run(
     world: WorldName = "local",
     variant: str | None = None,
     set: Annotated[tuple[str, ...], Parameter(negative="")] = (),
-    seed: int = 1,
+    seed: Seed = 1,
     out: Path | None = None,
     dry_run: bool = False,
     plain: bool = False,
@@ -45,7 +52,7 @@ def run(
     cluster: str | None = None,
     keep_cluster: bool = False,
     context: str | None = None,
-    load_workers: int = 1,
+    load_workers: Count = 1,
     allow_namespace: Names = (),
     prometheus: str | None = None,
 ) -> int:
@@ -135,7 +142,7 @@ def forecast(
     *,
     variant: str | None = None,
     set: Annotated[tuple[str, ...], Parameter(negative="")] = (),
-    seed: int = 1,
+    seed: Seed = 1,
     from_run: str | None = None,
     calibration: Path | None = None,
     all: bool = False,
@@ -217,8 +224,8 @@ def phase_map(
     size: str | None = None,
     policy: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     points: int = 1000,
-    seconds: float = 120.0,
-    seed: int = 1,
+    seconds: Seconds = 120.0,
+    seed: Seed = 1,
     ramp: bool = True,
     dask: str | None = None,
     output: Annotated[Literal["table", "json", "html"], Parameter(name=("--output", "-o"))] = "table",
@@ -314,7 +321,7 @@ def report(run: str = "latest", /, *, out: Path | None = None) -> int:
 
 
 @app.command(name="explain")
-def explain_run(run: str = "latest", /, *, seconds: float = 60.0) -> int:
+def explain_run(run: str = "latest", /, *, seconds: Seconds = 60.0) -> int:
     """Ask the twin again why a run burned and what would have saved its SLOs, for longer than the run's end had time.
 
     Parameters
@@ -334,12 +341,12 @@ def verify(
     run: str = "latest",
     /,
     *,
-    seeds: int | None = None,
+    seeds: Count | None = None,
     set: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     variant: str | None = None,
     reuse: Path | None = None,
     out: Path | None = None,
-    minutes: float | None = None,
+    minutes: Minutes | None = None,
     plain: bool = False,
 ) -> int:
     """Run a game day again with its best counterfactual in place, and hold the result against the prediction.
@@ -402,11 +409,11 @@ def doctor() -> int:
 def accuracy(
     *,
     suite: str | None = None,
-    seeds: int = 5,
+    seeds: Count = 5,
     only: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     out: Path | None = None,
     reuse: Path | None = None,
-    minutes: float | None = None,
+    minutes: Minutes | None = None,
     again: bool = False,
     reforecast: bool = False,
     dry_run: bool = False,

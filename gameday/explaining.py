@@ -35,7 +35,7 @@ def explain_again(name: str, seconds: float) -> int:
         windows = {name: list(bounds) for name, bounds in seen.windows.items()}
         forecast = msgspec.json.decode(sealed[1], type=Forecast)
         found = judge.explain_run(
-            store, seen.scenario, windows, forecast, int(seen.meta.get("seed") or 1), seconds=seconds
+            store, seen.scenario, windows, forecast, int(seen.meta.get("seed", 1)), seconds=seconds
         )
         if found is None:
             raise BadInput(f"run {run.path.name}: there is nothing to ask of a run without faults or SLOs")

@@ -156,7 +156,7 @@ def read_first(run: RunDir) -> Finished:
             run=run,
             scenario=scenario,
             overrides=tuple(str(text) for text in seen.meta.get("overrides") or ()),
-            seed=int(seen.meta.get("seed") or 1),
+            seed=int(seen.meta.get("seed", 1)),
             world=str(seen.meta.get("world", "local")),
             windows=seen.windows,
             explanation=msgspec.json.decode(document[1], type=Explanation),

@@ -22,6 +22,7 @@ from mesh.commands.profiles import (
     manifest,
     template,
 )
+from mesh.commands.ranges import within
 from mesh.commands.tap import harmless, tap_parameters
 from mesh.commands.viz_api import viz
 from mesh.control.names import is_dns_name, is_label
@@ -34,7 +35,7 @@ def profile(
     open_api: Path | None = None,
     tap: str | None = None,
     tap_duration: str = "5s",
-    tap_route_limit: int = ROUTE_LIMIT,
+    tap_route_limit: Annotated[int, Parameter(validator=within(1, 100_000))] = ROUTE_LIMIT,
     template_only: Annotated[bool, Parameter(name="--template", negative="")] = False,
     cluster_domain: str = "cluster.local",
     cluster: ClusterOptions = DEFAULTS,

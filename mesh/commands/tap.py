@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from mesh.commands.cluster import DEFAULTS, ClusterOptions
 from mesh.commands.errors import CommandFailed
+from mesh.commands.ranges import within
 from mesh.commands.tables import Output
 from mesh.commands.viz_api import AllNamespaces, VizApi, named, target, viz
 
@@ -22,7 +25,7 @@ def tap(
     method: str = "",
     path: str = "",
     authority: str = "",
-    max_rps: float = 100.0,
+    max_rps: Annotated[float, Parameter(validator=within(0.1, 1_000_000))] = 100.0,
     all_namespaces: AllNamespaces = False,
     output: Output = "table",
     cluster: ClusterOptions = DEFAULTS,

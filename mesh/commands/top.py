@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from mesh.api.durations import InvalidDuration, parse_duration
 from mesh.commands.cluster import DEFAULTS, ClusterOptions
 from mesh.commands.errors import CommandFailed
+from mesh.commands.ranges import within
 from mesh.commands.tables import Column, Output, percent, print_table, render
 from mesh.commands.tap import harmless, tap_parameters
 from mesh.commands.viz_api import AllNamespaces, viz
@@ -44,7 +45,7 @@ def top(
     method: str = "",
     path: str = "",
     authority: str = "",
-    max_rps: float = 1000.0,
+    max_rps: Annotated[float, Parameter(validator=within(0.1, 1_000_000))] = 1000.0,
     by_workload: Annotated[bool, Parameter(negative="")] = False,
     duration: str = "",
     all_namespaces: AllNamespaces = False,

@@ -1,0 +1,57 @@
+"""Numbers out of range: one line that names the option and the range, exit code 2, nothing started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gameday import cli
+from gameday.errors import Exit
+
+REFUSED = [
+    "run calm --seed -1",
+    "run calm --seed 9223372036854775808 --dry-run",
+    "run calm --load-workers 0 --dry-run",
+    "forecast calm --seed -1",
+    "forecast calm --seed 99999999999999999999999",
+    "phase-map retry-storm --seed -2",
+    "phase-map retry-storm --seconds 0",
+    "phase-map retry-storm --seconds nan",
+    "phase-map retry-storm --points -4",
+    "explain --seconds nan",
+    "explain --seconds 0",
+    "verify calm --seeds 0",
+    "verify calm --seeds 1000000",
+    "verify calm --seeds 3 --minutes -1",
+    "accuracy --suite local --seeds -3",
+    "accuracy --suite local --minutes inf",
+    "mesh tap deploy/web --max-rps -1",
+    "mesh top deploy/web --max-rps nan",
+]
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_a_number_out_of_range_is_refused_in_one_line(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["gameday", *line.split()])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert ended.value.code == Exit.BAD_INPUT
+    assert said.out == ""
+    (told,) = said.err.splitlines()
+    option = [word for word in line.split() if word.startswith("--") and word not in ("--suite", "--dry-run")][-1]
+    assert option in told
+    assert "from" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_ends_of_a_range_are_in_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in ("0", str(2**63 - 1)):
+        monkeypatch.setattr("sys.argv", ["gameday", "run", "calm", "--dry-run", "--seed", seed])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == Exit.HELD, capsys.readouterr().err
