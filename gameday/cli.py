@@ -14,19 +14,23 @@ from cyclopts import App, CycloptsError, Parameter
 
 from gameday import __version__
 from gameday.errors import BadInput, Exit
+from mesh.commands.app import app as mesh_app
+from mesh.commands.app import load_commands
+from mesh.commands.options import OPTIONS
 from mesh.commands.ranges import within
 
 app = App(
     name="gameday",
     version=__version__,
     help="A flight simulator for service-mesh failures: predict, inject, measure, score.",
-    help_format="plaintext",
+    help_format="rst",  # plain text would keep the line breaks of our sources
+    default_parameter=OPTIONS,
 )
 
-app.command("mesh.commands.app:app", name="mesh")
+app.command(mesh_app)
 
 WorldName = Literal["local", "kind"]
-Names = Annotated[tuple[str, ...], Parameter(negative="")]
+Names = tuple[str, ...]
 Seed = Annotated[int, Parameter(validator=within(0, 2**63 - 1))]
 """What a run's store and its reports, whose integers are signed 64 bits, can hold."""
 Count = Annotated[int, Parameter(validator=within(1, 1_000))]
@@ -42,12 +46,12 @@ def run(
     *,
     world: WorldName = "local",
     variant: str | None = None,
-    set: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    set: Names = (),
     seed: Seed = 1,
     out: Path | None = None,
     dry_run: bool = False,
     plain: bool = False,
-    explain: bool = True,
+    explain: Annotated[bool, Parameter(negative="--no-explain")] = True,
     verify: bool = False,
     cluster: str | None = None,
     keep_cluster: bool = False,
@@ -141,7 +145,7 @@ def forecast(
     /,
     *,
     variant: str | None = None,
-    set: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    set: Names = (),
     seed: Seed = 1,
     from_run: str | None = None,
     calibration: Path | None = None,
@@ -218,15 +222,15 @@ def phase_map(
     /,
     *,
     variant: str | None = None,
-    set: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    set: Names = (),
     from_run: str | None = None,
     load: str | None = None,
     size: str | None = None,
-    policy: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    policy: Names = (),
     points: int = 1000,
     seconds: Seconds = 120.0,
     seed: Seed = 1,
-    ramp: bool = True,
+    ramp: Annotated[bool, Parameter(negative="--no-ramp")] = True,
     dask: str | None = None,
     output: Annotated[Literal["table", "json", "html"], Parameter(name=("--output", "-o"))] = "table",
     out: Path | None = None,
@@ -342,7 +346,7 @@ def verify(
     /,
     *,
     seeds: Count | None = None,
-    set: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    set: Names = (),
     variant: str | None = None,
     reuse: Path | None = None,
     out: Path | None = None,
@@ -410,7 +414,7 @@ def accuracy(
     *,
     suite: str | None = None,
     seeds: Count = 5,
-    only: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    only: Names = (),
     out: Path | None = None,
     reuse: Path | None = None,
     minutes: Minutes | None = None,
@@ -462,6 +466,8 @@ def main() -> None:
 
     try:
         native.check()
+        if sys.argv[1:2] == ["mesh"] and not {*sys.argv[2:]} - {"-h", "--help"}:
+            load_commands()
         code = app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         print(f"gameday: {error}", file=sys.stderr)

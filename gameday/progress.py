@@ -18,7 +18,6 @@ from rich.table import Table
 from rich.text import Text
 
 LINE_INTERVAL_SECONDS = 5.0
-SHOWN_NOTES = 8
 
 
 @dataclass(slots=True)
@@ -33,7 +32,7 @@ class SloView:
     budget_spent: float | None = None
     """Since the injection; None before."""
     forecast: str = ""
-    """`12–95 %`: budget that the forecast says will be spent."""
+    """`12–95 %`: good share over the whole drill, 90 % interval."""
 
 
 @dataclass(slots=True)
@@ -111,15 +110,13 @@ class Lines:
 
 
 class Board:
-    """A board that is redrawn in place."""
+    """SLOs and faults redrawn in place; what happened stands above, and stays when the run is over."""
 
-    def __init__(self) -> None:
-        self._console = Console()
-        self._live = Live(console=self._console, refresh_per_second=4, transient=False)
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console if console is not None else Console()
+        self._live = Live(console=self._console, refresh_per_second=4)
         self._started = time.monotonic()
-        self._notes: list[str] = []
-        self._phases: list[str] = []
-        self._snapshot: Snapshot | None = None
+        self._snapshot = Snapshot("", 0.0, None)
 
     def __enter__(self) -> Self:
         self._live.__enter__()
@@ -128,49 +125,47 @@ class Board:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.tick(Snapshot("done", time.monotonic() - self._started, None, self._snapshot.slos))
         self._live.__exit__(kind, error, trace)
 
     def phase(self, name: str, text: str) -> None:
-        self._phases.append(name)
-        self._snapshot = Snapshot(name, 0.0, None, self._snapshot.slos if self._snapshot else [])
         self.note(f"[{name}] {text}")
+        self.tick(Snapshot(name, 0.0, None, self._snapshot.slos))
 
     def note(self, text: str) -> None:
-        self._notes.append(f"{time.monotonic() - self._started:6.1f} s  {text}")
-        self._draw()
+        since = f"{time.monotonic() - self._started:6.1f} s  "
+        lines = Text(text).wrap(self._console, max(20, self._console.width - len(since)))
+        for index, line in enumerate(lines):
+            self._console.print(Text.assemble(since if index == 0 else " " * len(since), line, style="dim"))
 
     def tick(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._draw()
-
-    def _draw(self) -> None:
-        parts: list[Table | Text] = []
-        snapshot = self._snapshot
-        if snapshot is not None:
-            length = f" of {snapshot.length:.0f} s" if snapshot.length is not None else " s"
-            heading = Text.assemble(
-                (f" {snapshot.phase} ", "reverse bold"), f"  {snapshot.elapsed:.0f}{length}  {snapshot.load}"
-            )
-            parts.append(heading)
-            if snapshot.slos:
-                parts.append(_slo_table(snapshot.slos))
-            parts.extend(Text(f"  ● {fault}", style="red") for fault in snapshot.faults)
-        parts.extend(Text(note, style="dim") for note in self._notes[-SHOWN_NOTES:])
+        length = f" of {snapshot.length:.0f} s" if snapshot.length is not None else " s"
+        heading = Text.assemble(
+            (f" {snapshot.phase} ", "reverse bold"), f"  {snapshot.elapsed:.0f}{length}  {snapshot.load}"
+        )
+        parts: list[Table | Text] = [heading]
+        if snapshot.slos:
+            parts.append(_slo_table(snapshot.slos))
+        parts.extend(Text(f"  ● {fault}", style="red") for fault in snapshot.faults)
         self._live.update(Group(*parts))
 
 
 def _slo_table(slos: list[SloView]) -> Table:
+    """Fits 80 columns with names of up to 20 characters."""
     table = Table(box=None, pad_edge=False)
-    for column in ("SLO", "objective", "good, last 5 s", "burn rate", "budget spent", "forecast (90 %)"):
-        table.add_column(column, justify="left" if column == "SLO" else "right")
+    for column in ("SLO", "objective", "good, 5 s", "burn", "budget spent", "good, forecast"):
+        table.add_column(column, justify="left" if column == "SLO" else "right", no_wrap=True)
     for slo in slos:
         below = slo.recent_ratio is not None and slo.recent_ratio < slo.objective
         table.add_row(
             slo.name,
             percent(slo.objective),
-            Text(percent(slo.recent_ratio), style="red" if below else ""),
+            Text(
+                f"{percent(slo.recent_ratio)} ▼" if below else percent(slo.recent_ratio), style="red" if below else ""
+            ),
             f"{slo.burn_rate:.1f}×",
-            f"{slo.budget_spent:.0%}" if slo.budget_spent is not None else "–",
+            f"{slo.budget_spent:.1f}×" if slo.budget_spent is not None else "–",
             slo.forecast or "–",
         )
     return table

@@ -54,5 +54,6 @@ def _forecast_range(forecast: Forecast | None, slo: str) -> str:
         return ""
     for row in forecast.predictions:
         if row.quantity == "success_rate" and row.subject == slo and row.window == "all":
-            return f"good {percent(row.low)}–{percent(row.high)}"
+            low, high = f"{row.low * 100:.3g}", percent(row.high)
+            return high if percent(row.low) == high else f"{low}–{high}"
     return ""

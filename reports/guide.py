@@ -31,9 +31,7 @@ FAILURE_MODES: tuple[FailureMode, ...] = (
     FailureMode(
         "F1", "Control plane down", "No new policy rollout", "Controller restarts", ("M8",), ("control-plane-down",)
     ),
-    FailureMode(
-        "F2", "Proxy OOM", "Pod restarts frequently", "Container OOMKilled", ("M7",), ("proxy-oom", "pod-kill")
-    ),
+    FailureMode("F2", "Proxy OOM", "Pod restarts frequently", "Container OOMKilled", ("M7",), ("proxy-oom",)),
     FailureMode(
         "F3", "Certificate expiry", "mTLS handshake failures", "TLS handshake errors", ("M3", "M9"), ("cert-expiry",)
     ),
@@ -48,7 +46,7 @@ FAILURE_MODES: tuple[FailureMode, ...] = (
         "High latency across services",
         "Round-trip time, retransmits",
         ("M2",),
-        ("throttle",),
+        ("network-throttle",),
     ),
 )
 

@@ -150,6 +150,8 @@ def span(name: str, low: float, high: float) -> str:
         return f"{low * 100:.{digits}f}–{high * 100:.{digits}f}{THIN}%"
     first, last = quantity(name, low), quantity(name, high)
     number, _, unit = first.partition(THIN)
+    if low == 0 and THIN in last:
+        return f"0–{last}"
     if unit and last.endswith(THIN + unit):
         return f"{number}–{last}"
     if first.endswith("×") and last.endswith("×"):

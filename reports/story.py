@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from reports.document import ActionPart, Document, FaultPart, PredictionPart, SloPart
 from reports.notation import THIN, count, listing, objective, percent, quantity, quantity_name, seconds, times
-from reports.reading import narrow
+from reports.reading import is_event, narrow
 from sim.explanation import UNCHANGED
 
 NO_WIDTH = 1e3
@@ -18,6 +18,9 @@ NO_WIDTH = 1e3
 MOST_SURPRISES = 12
 CLEARLY_WORSE = 1.25
 """By how much the twin's CRPS must exceed that of the naive forecast to be called a surprise."""
+MATERIAL_POINTS, MATERIAL_SHARE = 0.02, 0.2
+"""How far the twin's median must be off for anybody to care: points of a success rate or a probability, else a share of
+the measured value. Smaller ones are a machine's noise from minute to minute."""
 
 
 def tldr(document: Document) -> list[str]:
@@ -43,7 +46,10 @@ def _broken(faults: Sequence[FaultPart]) -> str:
         return "Nothing was broken: no fault was injected."
     parts = []
     for fault in injected:
-        target = " ".join(str(value) for value in fault.targets.values())
+        replicas = fault.targets.get("replicas")
+        target = " ".join(str(value) for name, value in fault.targets.items() if name != "replicas")
+        if replicas is not None:
+            target += f", {replicas} {'replica' if replicas == 1 else 'replicas'}"
         length = (
             f"for {seconds(fault.reverted_at - fault.injected_at)}"
             if fault.reverted_at is not None and fault.injected_at is not None
@@ -58,13 +64,16 @@ def _cost(slos: Sequence[SloPart]) -> str:
     for slo in sorted(slos, key=lambda slo: -(slo.budget_spent or 0.0)):
         if not slo.total:
             parts.append(f"{slo.name} had no request")
-            continue
-        verb = "kept its objective" if slo.held else "missed its objective"
-        parts.append(
-            f"{slo.name} {verb} of {objective(slo.objective)} with {percent(slo.ratio)} good"
-            f" ({count(slo.total - slo.good)} of {count(slo.total)} lost,"
-            f" {times(slo.budget_spent)} the drill's error budget)"
-        )
+        elif slo.good < slo.total:
+            verb = "kept its objective" if slo.held else "missed its objective"
+            parts.append(
+                f"{slo.name} {verb} of {objective(slo.objective)} with {percent(slo.ratio)} good"
+                f" ({count(slo.total - slo.good)} of {count(slo.total)} lost,"
+                f" {times(slo.budget_spent)} the drill's error budget)"
+            )
+    untouched = [slo.name for slo in slos if slo.total and slo.good == slo.total]
+    if untouched:
+        parts.append(f"{listing(untouched)} lost no request")
     return f"Cost: {'; '.join(parts)}."
 
 
@@ -104,6 +113,8 @@ def _noticed(document: Document) -> str:
     )
     if found.reverted_at is None:
         end = "the fault was not reverted within the run"
+    elif found.onset_at is None:
+        end = f"{found.slo} never burned faster than its objective allows"
     elif found.recovered_at is None:
         end = f"{found.slo} had not recovered when the run ended"
     elif not found.recovery_seconds:
@@ -126,16 +137,21 @@ def surprises(document: Document) -> list[str]:
             f" {quantity(row.quantity, row.measured)}, {side} the forecast's"
             f" {narrow(row.quantity, row.low, row.high)}{far}."
         )
-    lines.extend(
-        f"{row.subject}, {quantity_name(row.quantity)}, {row.window}: “nothing changes”"
-        f" ({quantity(row.quantity, row.naive)}) came closer to the measured {quantity(row.quantity, row.measured)}"
-        f" than the twin's median ({quantity(row.quantity, row.median)})."
+    worse = [
+        row
         for row in document.predictions
         if row.crps is not None
         and row.crps_naive is not None
         and row.crps > row.crps_naive * CLEARLY_WORSE
+        and _off(row) > 1.0
         # What reads the same is no surprise to anybody.
         and quantity(row.quantity, row.naive) != quantity(row.quantity, row.median)
+    ]
+    lines.extend(
+        f"{row.subject}, {quantity_name(row.quantity)}, {row.window}: “nothing changes”"
+        f" ({quantity(row.quantity, row.naive)}) came closer to the measured {quantity(row.quantity, row.measured)}"
+        f" than the twin's median ({quantity(row.quantity, row.median)})."
+        for row in sorted(worse, key=_off, reverse=True)
     )
     if len(lines) > MOST_SURPRISES:
         lines[MOST_SURPRISES:] = [f"And {len(lines) - MOST_SURPRISES} smaller ones: see the table above."]
@@ -146,6 +162,17 @@ def surprises(document: Document) -> list[str]:
             " Read this forecast's other intervals as too narrow."
         )
     return lines
+
+
+def _off(row: PredictionPart) -> float:
+    """How far the twin's median lies from the measured value, in steps that somebody would care about."""
+    if row.measured is None:
+        return 0.0
+    material = (
+        MATERIAL_POINTS if row.quantity == "success_rate" or is_event(row) else MATERIAL_SHARE * abs(row.measured)
+    )
+    off = abs(row.median - row.measured)
+    return off / material if material > 0 else NO_WIDTH if off else 0.0
 
 
 def _distance(row: PredictionPart) -> float:

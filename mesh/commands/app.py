@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from cyclopts import App
 
-app = App(name="mesh", help="Install, inject and operate the mesh on Kubernetes.", help_format="plaintext")
+from mesh.commands.options import OPTIONS
+
+app = App(
+    name="mesh",
+    help="Install, inject and operate the mesh on Kubernetes.",
+    help_format="rst",
+    default_parameter=OPTIONS,
+)
 
 app.command("mesh.commands.images:images", name="images")
 app.command("mesh.commands.check.command:check", name="check")
@@ -34,3 +41,9 @@ app.command("mesh.commands.rotate:rotate_issuer", name="rotate-issuer")
 app.command("mesh.commands.rotate:trust_anchors", name="trust-anchors")
 app.command("mesh.commands.inject:inject", name="inject")
 app.command("mesh.commands.inject:uninject", name="uninject")
+
+
+def load_commands() -> None:
+    """Imports all of them, so that the list of commands says what each does."""
+    for name in list(app):
+        app[name]

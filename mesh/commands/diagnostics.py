@@ -18,11 +18,17 @@ from mesh.api.messages import Endpoint, Endpoints, NotFound, Profile, WatchMessa
 from mesh.commands.cluster import DEFAULTS, ClusterOptions, connected, namespace_of
 from mesh.commands.control_plane import ask, containers, pods_with
 from mesh.commands.errors import CommandFailed
+from mesh.commands.options import OPTIONS
 from mesh.commands.tables import Column, Output, print_table
 from mesh.commands.workloads import ADMIN_PORT, meshed, pods_of, resources
 from mesh.kube.client import ProxyFailed, proxy_get
 
-app = App(name="diagnostics", help="What the proxies and the control plane say, unprocessed.", help_format="plaintext")
+app = App(
+    name="diagnostics",
+    help="What the proxies and the control plane say, unprocessed.",
+    help_format="rst",
+    default_parameter=OPTIONS,
+)
 Document = Annotated[Literal["yaml", "json"], Parameter(name=("--output", "-o"))]
 ClientNamespace = Annotated[str, Parameter(name="--client-namespace")]
 

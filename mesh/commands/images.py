@@ -15,7 +15,7 @@ from mesh.deploy.images.build import images as named
 def images(
     *names: str,
     base_image: str | None = None,
-    build_arg: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    build_arg: tuple[str, ...] = (),
     network: str | None = None,
     load_into: Annotated[str | None, Parameter(name="--load")] = None,
 ) -> int:

@@ -30,12 +30,12 @@ Change = Callable[[dict[str, Any]], Outcome]
 
 def inject(
     *files: Files,
-    manual: Annotated[bool, Parameter(negative="")] = False,
-    ingress: Annotated[bool, Parameter(negative="")] = False,
+    manual: bool = False,
+    ingress: bool = False,
     enable_debug_sidecar: Annotated[bool, Parameter(negative="", show=False)] = False,
-    values: Annotated[tuple[Path, ...], Parameter(negative="")] = (),
+    values: tuple[Path, ...] = (),
     set_value: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
-    annotation: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    annotation: tuple[str, ...] = (),
 ) -> int:
     """Make workloads in YAML be injected: files, folders, or - for standard input.
 

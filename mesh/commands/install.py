@@ -10,9 +10,7 @@ trust anchor and issuer, for identity may have started with them, and a changed 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from mesh.commands.cluster import DEFAULTS, ClusterOptions, connected, fixed_namespaces
 from mesh.commands.errors import CommandFailed
@@ -32,10 +30,10 @@ def install(
     *,
     values: ValueOptions = DEFAULT_VALUES,
     identity: IdentityOptions = DEFAULT_IDENTITY,
-    crds: Annotated[bool, Parameter(negative="")] = False,
-    skip_crds: Annotated[bool, Parameter(negative="")] = False,
-    apply: Annotated[bool, Parameter(negative="")] = False,
-    ignore_cluster: Annotated[bool, Parameter(negative="")] = False,
+    crds: bool = False,
+    skip_crds: bool = False,
+    apply: bool = False,
+    ignore_cluster: bool = False,
     cluster: ClusterOptions = DEFAULTS,
 ) -> int:
     """Print the mesh as YAML for `kubectl apply -f -`: custom resource definitions, control plane, injector, viz.

@@ -6,9 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from mesh.api.durations import InvalidDuration, parse_duration
 from mesh.commands.cluster import DEFAULTS, ClusterOptions, connected, fixed_namespaces
@@ -68,7 +66,7 @@ def rotate_issuer(
     anchor_certificate: Path,
     anchor_key: Path,
     lifetime: str = "8760h",
-    apply: Annotated[bool, Parameter(negative="")] = False,
+    apply: bool = False,
     cluster: ClusterOptions = DEFAULTS,
 ) -> int:
     """Make a new issuer from the trust anchor's key, and print its Secret for `kubectl apply -f -`.
@@ -106,8 +104,8 @@ def trust_anchors(
     *,
     add: Path | None = None,
     drop: str | None = None,
-    apply: Annotated[bool, Parameter(negative="")] = False,
-    force: Annotated[bool, Parameter(negative="")] = False,
+    apply: bool = False,
+    force: bool = False,
     output: Output = "table",
     cluster: ClusterOptions = DEFAULTS,
 ) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -19,11 +18,11 @@ from mesh.deploy.values import read_values
 class ValueOptions:
     """Values, later ones over earlier ones: --ha, --values, --set."""
 
-    ha: Annotated[bool, Parameter(negative="")] = False
+    ha: bool = False
     """High availability: three replicas on different nodes, disruption budgets, failurePolicy Fail, memory limits."""
-    values: Annotated[tuple[Path, ...], Parameter(negative="")] = ()
+    values: tuple[Path, ...] = ()
     """YAML file of values. May be repeated."""
-    set: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    set: tuple[str, ...] = ()
     """One value: `proxy.logLevel=debug`. May be repeated."""
 
     def read(self, base: Values | None = None, external: tuple[str, ...] = ()) -> Values:
@@ -45,9 +44,9 @@ class IdentityOptions:
     """PEM with the issuer's certificate, and what lies between it and an anchor."""
     identity_issuer_key_file: Path | None = None
     """PEM with the issuer's key, ECDSA P-256."""
-    identity_external_issuer: Annotated[bool, Parameter(negative="")] = False
+    identity_external_issuer: bool = False
     """The Secret linkerd-identity-issuer is kept by cert-manager or the like."""
-    identity_external_ca: Annotated[bool, Parameter(negative="")] = False
+    identity_external_ca: bool = False
     """The ConfigMap linkerd-identity-trust-roots is kept by trust-manager or the like, and the issuer too."""
 
     @property

@@ -46,7 +46,7 @@ def top(
     path: str = "",
     authority: str = "",
     max_rps: Annotated[float, Parameter(validator=within(0.1, 1_000_000))] = 1000.0,
-    by_workload: Annotated[bool, Parameter(negative="")] = False,
+    by_workload: bool = False,
     duration: str = "",
     all_namespaces: AllNamespaces = False,
     output: Output = "table",

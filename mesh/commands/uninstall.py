@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from mesh.commands.cluster import DEFAULTS, ClusterOptions, connected, fixed_namespaces
 from mesh.commands.errors import CommandFailed
@@ -14,8 +11,8 @@ from mesh.commands.output import applying, progress
 
 def uninstall(
     *,
-    apply: Annotated[bool, Parameter(negative="")] = False,
-    force: Annotated[bool, Parameter(negative="")] = False,
+    apply: bool = False,
+    force: bool = False,
     cluster: ClusterOptions = DEFAULTS,
 ) -> int:
     """Print all that is the mesh's as YAML for `kubectl delete -f -`: custom resource definitions too, and with them
@@ -53,7 +50,7 @@ def uninstall(
 
 def prune(
     *,
-    apply: Annotated[bool, Parameter(negative="")] = False,
+    apply: bool = False,
     cluster: ClusterOptions = DEFAULTS,
 ) -> int:
     """Print what an older version left, as YAML for `kubectl delete -f -`: ours by label, and not part of this version.

@@ -6,9 +6,6 @@ Also the way to change values later, to put in a new issuer, and to change the b
 from __future__ import annotations
 
 import sys
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from mesh.commands.cluster import DEFAULTS, ClusterOptions, connected, fixed_namespaces
 from mesh.commands.errors import CommandFailed
@@ -24,9 +21,9 @@ def upgrade(
     *,
     values: ValueOptions = DEFAULT_VALUES,
     identity: IdentityOptions = DEFAULT_IDENTITY,
-    crds: Annotated[bool, Parameter(negative="")] = False,
-    skip_crds: Annotated[bool, Parameter(negative="")] = False,
-    apply: Annotated[bool, Parameter(negative="")] = False,
+    crds: bool = False,
+    skip_crds: bool = False,
+    apply: bool = False,
     cluster: ClusterOptions = DEFAULTS,
 ) -> int:
     """Print this version of the mesh as YAML for `kubectl apply -f -`, with what the cluster was installed with.

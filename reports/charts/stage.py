@@ -67,7 +67,7 @@ def stage_of(run: Run, document: Document, found: DetectionPart) -> Stage | None
         for at, text, css in (
             (found.first_alert_at, "page", "mark-page"),
             (found.reverted_at, "revert", "mark-revert"),
-            (found.recovered_at, "recovered", "mark-good"),
+            (found.recovered_at if found.onset_at is not None else None, "recovered", "mark-good"),
         )
         if at is not None
     ]

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 
-from reports.charts.stage import Stage
+from reports.charts.stage import LETTER, Stage
 from reports.charts.svg import Canvas, Scale, ticks
 from reports.document import TimelinePart
 from reports.run import Run
 from scenarios.model import SloSpec
 from scenarios.slo import MONTH_RULES, SHORTEST_LONG_WINDOW
 
-LEFT, RIGHT, LANE = 92.0, 14.0, 24.0
+LEAST_LEFT, RIGHT, LANE = 92.0, 14.0, 24.0
 RADIUS = 7.5
 PAGING = min(rule.factor for rule in MONTH_RULES if rule.severity == "page")
 _LANES = (
@@ -37,7 +37,8 @@ def timeline_chart(
     run: Run, stage: Stage, entries: list[TimelinePart], slos: tuple[SloSpec, ...], width: float = 1080.0
 ) -> str:
     """The chart; lanes without an event are left out."""
-    x = Scale(stage.start, stage.end, LEFT, width - RIGHT)
+    left = max(LEAST_LEFT, 12.0 + LETTER * max((len(slo.name) for slo in slos), default=0))
+    x = Scale(stage.start, stage.end, left, width - RIGHT)
     events = [(index, entry) for index, entry in numbered(entries) if stage.start <= entry.second <= stage.end]
     known = {lane for lane, _ in _LANES}
     lanes = []
@@ -56,19 +57,19 @@ def timeline_chart(
         canvas.rect(x(start) + 0.5, y, x(end) - x(start) - 1, 16, f"phase phase-{name}")
         if x(end) - x(start) > 44:
             canvas.text((x(start) + x(end)) / 2, y + 11.5, _SHORT.get(name, name), "phase-name", "middle")
-    canvas.text(LEFT - 8, y + 11.5, "phase", "lane", "end")
+    canvas.text(left - 8, y + 11.5, "phase", "lane", "end")
     y += LANE
     for band in stage.faults:
-        canvas.text(LEFT - 8, y + 11.5, "fault", "lane", "end")
+        canvas.text(left - 8, y + 11.5, "fault", "lane", "end")
         canvas.rect(x(band.start), y + 1, x(band.end) - x(band.start), 15, "fault", band.name)
         canvas.text(x(band.start) + 5, y + 12, band.name, "fault-name")
         y += LANE
     for slo in slos:
-        canvas.text(LEFT - 8, y + 11.5, slo.name, "lane", "end")
+        canvas.text(left - 8, y + 11.5, slo.name, "lane", "end")
         _burning(canvas, run, slo, stage, x, y + 3)
         y += LANE
     for name, placed in lanes:
-        canvas.text(LEFT - 8, y + 11.5, name, "lane", "end")
+        canvas.text(left - 8, y + 11.5, name, "lane", "end")
         for index, entry, where, row in placed:
             middle = y + RADIUS + 1 + row * (2 * RADIUS + 3)
             if abs(where - x(entry.second)) > 1:
@@ -76,7 +77,7 @@ def timeline_chart(
             canvas.circle(where, middle, RADIUS, f"event event-{_tone(entry)}", f"{entry.second:+.1f} s {entry.text}")
             canvas.text(where, middle + 3.3, str(index), "event-number", "middle")
         y += (max(row for *_, row in placed) + 1) * (2 * RADIUS + 3) + 6
-    canvas.line(LEFT, bottom, width - RIGHT, bottom, "axis")
+    canvas.line(left, bottom, width - RIGHT, bottom, "axis")
     values = ticks(stage.start, stage.end, 13)
     for value in values:
         text = f"{value:g}".replace("-", "−")

@@ -55,3 +55,15 @@ def test_the_ends_of_a_range_are_in_it(monkeypatch: pytest.MonkeyPatch, capsys: 
         with pytest.raises(SystemExit) as ended:
             cli.main()
         assert ended.value.code == Exit.HELD, capsys.readouterr().err
+
+
+def test_help_of_the_mesh_says_what_each_of_its_commands_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["gameday", "mesh", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    rows = [line.strip("│ ").split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line[2:3].strip()]
+    described = {row[0]: row[1] for row in rows if len(row) == 2}
+    for command in ("check", "install", "stat", "tap", "rotate-issuer"):
+        assert len(described[command]) > 10, command

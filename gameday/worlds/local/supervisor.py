@@ -240,7 +240,7 @@ class Supervisor:
     async def _post_up(self, request: web.Request) -> web.Response:
         process = self._named(request)
         process.up()
-        self._report("up", process.spec.name, f"{process.spec.name} wanted up")
+        self._report("up", process.spec.name, f"{process.spec.name} may start again")
         return _json({})
 
     async def _post_kill(self, request: web.Request) -> web.Response:

@@ -22,8 +22,8 @@ AGAIN_SECONDS = 2.0
 
 def check(
     *,
-    pre: Annotated[bool, Parameter(negative="")] = False,
-    proxy: Annotated[bool, Parameter(negative="")] = False,
+    pre: bool = False,
+    proxy: bool = False,
     wait: str = "0s",
     output: Annotated[Form, Parameter(name=("--output", "-o"))] = "table",
     cluster: ClusterOptions = DEFAULTS,
