@@ -30,7 +30,7 @@ from mesh.control.pki import (
     to_pem,
 )
 from mesh.deploy.credentials import credentials_of
-from mesh.deploy.labels import ISSUER, TRUST_ROOTS
+from mesh.deploy.labels import ISSUER, NAMESPACE, TRUST_ROOTS
 from mesh.deploy.objects import Credentials, install_objects
 from mesh.deploy.values import Values
 
@@ -122,9 +122,11 @@ def issuer_objects(values: Values, credentials: Credentials) -> list[dict[str, A
 
 
 def bundle_objects(values: Values, credentials: Credentials) -> list[dict[str, Any]]:
-    """The ConfigMap of the trust anchors, and the Secret, which repeats them."""
-    names = (TRUST_ROOTS, ISSUER)
-    return [item for item in install_objects(values, credentials) if item["metadata"]["name"] in names]
+    """The ConfigMaps of the trust anchors, and the Secret, which repeats them. What a command starts from is written
+    last: one that was killed before that is done again as if it had not been."""
+    found = [item for item in install_objects(values, credentials) if item["metadata"]["name"] in (TRUST_ROOTS, ISSUER)]
+    origin = ("ConfigMap", NAMESPACE)
+    return sorted(found, key=lambda item: (item["kind"], item["metadata"]["namespace"]) == origin)
 
 
 def _with_bundle(installed: Credentials, bundle: Sequence[x509.Certificate]) -> Credentials:

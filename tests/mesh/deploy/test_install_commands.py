@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
 
 from mesh.api.values import VERSION, Image, dump_values, load_values
 from mesh.commands.app import app
@@ -18,7 +19,9 @@ from mesh.control import pki
 from mesh.deploy import apply, paths, trial
 from mesh.deploy.apply import NotReady, apply_mesh
 from mesh.deploy.credentials import CredentialFiles, create_credentials, read_credentials
+from mesh.deploy.installed import read_installed
 from mesh.deploy.objects import crd_objects, install_objects
+from mesh.deploy.rotation import bundle_objects, fingerprint_of, with_anchors, without_anchor
 from mesh.deploy.values import read_values
 from mesh.kube.client import connect
 from mesh.kube.kinds import CONFIG_MAP, POD
@@ -253,6 +256,44 @@ def _issuer_hangs_from_the_anchors(fake: FakeCluster) -> None:
     issuer.verify_directly_issued_by(anchor)
 
 
+def test_an_upgrade_killed_at_any_point_is_done_again_and_leaves_nothing_halfway(fake: FakeCluster) -> None:
+    """The same command again ends where one that was not killed does. Without its settings the mesh is all old or all
+    new, by whether the killed one had come to write its values; at no point is the issuer another one."""
+    settings = ("--set", "controllerReplicas=2", "--set", "controllerLogLevel=debug")
+    run("install", "--apply")
+    client, issuer, before = connect(kubeconfig=fake.kubeconfig), issuer_of(fake), copy.deepcopy(fake.objects)
+    old = installed(fake)
+    run("upgrade", "--apply", *settings)
+    new, found = installed(fake), read_installed(client)
+    assert new != old
+    fake.objects, written = copy.deepcopy(before), False
+    for item in [*crd_objects(found.values), *install_objects(found.values, found.credentials)]:
+        point = f"{item['kind']} {item['metadata']['name']}"
+        paths.apply_object(client, item, apply.FIELD_MANAGER)
+        written |= item["metadata"]["name"] == "linkerd-config"
+        if item["kind"] in INERT:
+            continue
+        killed = copy.deepcopy(fake.objects)
+        assert run("upgrade", "--apply", *settings) == 0
+        assert installed(fake) == new, point
+        fake.objects = copy.deepcopy(killed)
+        assert run("upgrade", "--apply") == 0
+        assert installed(fake) == (new if written else old), point
+        assert issuer_of(fake) == issuer, point
+        fake.objects = killed
+    client.close()
+    assert written
+
+
+def installed(fake: FakeCluster) -> dict[tuple[str, str, str], Any]:
+    """Everything, but for how often it was written."""
+    return {
+        (path, *key): item | {"metadata": item["metadata"] | {"resourceVersion": "", "uid": ""}}
+        for path, collection in copy.deepcopy(fake.objects).items()
+        for key, item in collection.items()
+    }
+
+
 # ---- certificates
 
 
@@ -275,8 +316,6 @@ def test_an_issuer_is_rotated_from_the_anchors_key_only_if_the_cluster_trusts_it
 
 
 def test_an_anchor_is_dropped_only_once_nothing_of_ours_hangs_from_it(fake: FakeCluster, tmp_path: Path) -> None:
-    from mesh.deploy.rotation import fingerprint_of
-
     run("install", "--apply")
     roots = fake.find("configmaps", "linkerd-identity-trust-roots", "linkerd")
     assert roots is not None
@@ -294,6 +333,50 @@ def test_an_anchor_is_dropped_only_once_nothing_of_ours_hangs_from_it(fake: Fake
     roots = fake.find("configmaps", "linkerd-identity-trust-roots", "linkerd")
     assert roots is not None
     assert roots["data"]["ca-bundle.crt"] == (tmp_path / "ca.crt").read_text()
+
+
+@pytest.mark.parametrize("step", ["add", "drop"])
+def test_a_change_of_the_trust_anchors_killed_between_its_objects_is_done_again(
+    fake: FakeCluster, tmp_path: Path, step: str
+) -> None:
+    run("install", "--apply")
+    client = connect(kubeconfig=fake.kubeconfig)
+    first = fingerprint_of(load(anchors_of(fake).pop())[0])
+    run("create-anchor", "--out", str(tmp_path))
+    command = ["trust-anchors", "--add", str(tmp_path / "ca.crt"), "--apply"]
+    if step == "drop":
+        run(*command)
+        anchor = ("--anchor-certificate", str(tmp_path / "ca.crt"), "--anchor-key", str(tmp_path / "ca.key"))
+        run("rotate-issuer", *anchor, "--apply")
+        command = ["trust-anchors", "--drop", first, "--apply"]
+    found = read_installed(client)
+    wanted = (
+        with_anchors(found.credentials, load((tmp_path / "ca.crt").read_text()))
+        if step == "add"
+        else without_anchor(found.credentials, first)
+    )
+    objects = bundle_objects(found.values, wanted)
+    assert len(objects) >= 3
+    before = copy.deepcopy(fake.objects)
+    for count in range(1, len(objects)):
+        fake.objects = copy.deepcopy(before)
+        for item in objects[:count]:
+            paths.apply_object(client, item, apply.FIELD_MANAGER)
+        assert len(anchors_of(fake)) == 2, "killed halfway"
+        assert run(*command) == 0
+        assert anchors_of(fake) == {wanted.trust_anchors}
+    client.close()
+
+
+def load(bundle: str) -> list[x509.Certificate]:
+    return pki.load_certificates(bundle.encode(), "bundle")
+
+
+def anchors_of(fake: FakeCluster) -> set[str]:
+    """As the ConfigMaps say, and as the Secret repeats."""
+    maps = fake.objects["/api/v1/configmaps"].items()
+    said = {item["data"]["ca-bundle.crt"] for (_, name), item in maps if name == "linkerd-identity-trust-roots"}
+    return said | {base64.b64decode(issuer_of(fake)["ca.crt"]).decode()}
 
 
 def meshed_pod(name: str) -> dict[str, Any]:
