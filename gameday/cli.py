@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from gameday import __version__
 from gameday.errors import BadInput, Exit
@@ -469,6 +469,10 @@ def main() -> None:
         if sys.argv[1:2] == ["mesh"] and not {*sys.argv[2:]} - {"-h", "--help"}:
             load_commands()
         code = app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
+    except UnusedCliTokensError as error:
+        extra = " ".join(error.unused_tokens or ())
+        print(f"gameday: {extra}: one too many; `gameday {sys.argv[1]} --help` says what it takes", file=sys.stderr)
+        code = Exit.BAD_INPUT
     except CycloptsError as error:
         print(f"gameday: {error}", file=sys.stderr)
         code = Exit.BAD_INPUT

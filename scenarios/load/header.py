@@ -29,7 +29,7 @@ def read_header(path: Path, kind: str, problems: Problems) -> tuple[Fields, Mapp
         top.problem("apiVersion", f"{quote(found_version)} is not known here; write {API_VERSION}")
     found_kind = top.text("kind")
     if found_kind and found_kind != kind:
-        top.problem("kind", f"{quote(found_kind)} is not a {kind}")
+        top.problem("kind", f"{quote(found_kind)} is not {kind}")
     metadata = top.mapping("metadata")
     spec = top.mapping("spec")
     top.done()

@@ -16,6 +16,7 @@ from gameday.cli import app
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")])
 FENCED = re.compile(r"^\s*```\w*\n(.*?)^\s*```", re.MULTILINE | re.DOTALL)
+INDENTED = re.compile(r"^ {4}(.+)$", re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
 PROGRAMS = re.compile(r"^(?:\$ )?(?:\.venv/bin/)?(gameday|make) (.+)$")
 ENDS = re.compile(r"\s{2,}|\s#|\s[|>&]|;|\)$|…|\.\.\.")
@@ -28,8 +29,10 @@ def shown(page: Path) -> Iterator[tuple[str, str]]:
     """(program, arguments) of each command on the page."""
     text = re.sub(r"\s*\\\n\s*", " ", page.read_text())
     fenced = [line for block in FENCED.findall(text) for line in block.splitlines()]
-    inline = INLINE.findall(FENCED.sub("", text))
-    for piece in (part for line in [*fenced, *inline] for part in line.split(" && ")):
+    prose = FENCED.sub("", text)
+    for piece in (
+        part for line in [*fenced, *INDENTED.findall(prose), *INLINE.findall(prose)] for part in line.split(" && ")
+    ):
         found = PROGRAMS.match(piece.strip())
         if found is not None:
             yield found[1], ENDS.split(found[2])[0].strip()

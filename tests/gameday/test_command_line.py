@@ -67,3 +67,12 @@ def test_help_of_the_mesh_says_what_each_of_its_commands_does(
     described = {row[0]: row[1] for row in rows if len(row) == 2}
     for command in ("check", "install", "stat", "tap", "rotate-issuer"):
         assert len(described[command]) > 10, command
+
+
+def test_a_word_too_many_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["gameday", "show", "calm", "extra"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == Exit.BAD_INPUT
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("gameday: extra: one too many;")

@@ -87,7 +87,7 @@ MISTAKES = [
      ' did you mean "retry.linkerd.io/limit"?'),
     ({"latency: 150ms": "latency: 150"},
      'scenario.yaml:52: faults[0].parameters.latency: "150" is not a duration; did you mean "150s"?'),
-    ({"kind: Scenario": "kind: Scenery"}, 'scenario.yaml:2: kind: "Scenery" is not a Scenario'),
+    ({"kind: Scenario": "kind: Scenery"}, 'scenario.yaml:2: kind: "Scenery" is not Scenario'),
     ({"  title: Payment is slow\n": ""}, "scenario.yaml:4: metadata.title: is missing"),
     ({"  app: ./app.yaml\n": "  app: ./app.yaml\n  app: ./app.yaml\n"},
      'scenario.yaml:9: "app" is written twice; first on line 8'),
