@@ -158,13 +158,41 @@ WEBHOOK: dict[str, Callable[[], None]] = {
 }
 """Of the renewal of a webhook's certificate: it looks twice at one that is good, and then that is due."""
 
+
+def _quick_lease() -> None:
+    from mesh.kube import lease
+
+    lease.LeaseTiming.__init__.__defaults__ = (2.0, 1.5, 0.2)  # type: ignore[misc]
+
+
+def _leader(function: str, *, after: bool = False, nth: int = 1) -> Callable[[], None]:
+    def arm() -> None:
+        _quick_lease()
+        Cut(*function.split(":"), after=after, nth=nth).arm()
+
+    return arm
+
+
+_WRITE = "mesh.control.trust_bundle:TrustBundle._write"
+LEADER: dict[str, Callable[[], None]] = {
+    "lease read, not taken": _leader("mesh.kube.lease:Election._manifest"),
+    "lease taken, nothing copied": _leader(_WRITE),
+    "one of three copied": _leader(_WRITE, after=True),
+    "lease about to be renewed": _leader("mesh.kube.lease:Election._manifest", nth=3),
+    "anchors changed, nothing copied": _leader(_WRITE, nth=4),
+    "anchors changed, one of three copied": _leader(_WRITE, after=True, nth=4),
+    "anchors changed, all copied": _leader(_WRITE, after=True, nth=6),
+}
+"""Of a leader's life, in identity, which copies the trust anchors into three namespaces."""
+
 UNTOUCHED: dict[str, Callable[[], None]] = {
+    "leader: quick lease": _quick_lease,
     "webhook: never due": lambda: _webhook_timing(due_at_look=None),
     "webhook: due at once": lambda: _webhook_timing(due_at_look=1),
 }
 """Not killed."""
 
-POINTS = LEAF | ISSUER | WEBHOOK | UNTOUCHED
+POINTS = LEAF | ISSUER | WEBHOOK | LEADER | UNTOUCHED
 
 
 if __name__ == "__main__":
