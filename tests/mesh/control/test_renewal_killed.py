@@ -83,10 +83,13 @@ class Shop:
         await until(lambda: self.plane.ready("identity"), 15.0)
         self.payment, self.cart = await self._pod("payment"), await self._pod("cart")
 
-    async def _pod(self, name: str) -> Pod:
+    def _identity_port(self) -> int:
+        return self.plane.ports["identity"][0]
+
+    async def _pod(self, name: str, **config: Any) -> Pod:
         token = self._folder / f"{name}.token"
         token.write_text(f"shop:{name}")
-        service = ControlService(Address(HOST, self.plane.ports["identity"][0]), component_name("identity"))
+        service = ControlService(Address(HOST, self._identity_port()), component_name("identity"))
         identity = Identity(
             service,
             self.plane.anchor.certificate_pem,
@@ -95,7 +98,7 @@ class Shop:
             min_refresh=0.1,
             max_refresh=REFRESH_SECONDS,
         )
-        return await self._world.pod(name, identity=identity)
+        return await self._world.pod(name, identity=identity, **config)
 
     def clients(self) -> list[IdentityClient]:
         found = [pod.proxy.identity for pod in (self.cart, self.payment)]
