@@ -4,8 +4,8 @@
         └── watches, renewals ──► Service ──► identity, destination, policy: of each an old and a new replica
 
 The Service leads new connections to replicas that say they are ready, as the EndpointSlice of a Deployment does. All
-three components roll at once. What is awaited: nothing fails, and what is new afterwards is heard of. Only where no replica
-is left at all, a name that nobody remembers is answered 504 after three seconds.
+three components roll at once. What is awaited: nothing fails, and what is new afterwards is heard of. Only where no
+replica is left at all, a name that nobody remembers is answered 504 after three seconds.
 """
 
 from __future__ import annotations
