@@ -5,7 +5,10 @@ One file although it is long: most of it is what `--help` prints, and options th
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,6 +33,7 @@ app = App(
 app.command(mesh_app)
 
 WorldName = Literal["local", "kind"]
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 Names = tuple[str, ...]
 Seed = Annotated[int, Parameter(validator=within(0, 2**63 - 1))]
 """What a run's store and its reports, whose integers are signed 64 bits, can hold."""
@@ -464,6 +468,9 @@ def main() -> None:
     from mesh.commands.errors import CommandFailed
     from scenarios.load import InvalidScenario
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no arrow gets a question mark
     try:
         native.check()
         if sys.argv[1:2] == ["mesh"] and not {*sys.argv[2:]} - {"-h", "--help"}:
@@ -489,6 +496,21 @@ def main() -> None:
     except KeyboardInterrupt:
         code = Exit.ABORTED
     except BrokenPipeError:  # `gameday … | head`: who read us has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = Exit.HELD
+    except SystemExit as ended:  # how rich says the same
+        code = Exit.HELD if isinstance(ended.__context__, BrokenPipeError) else ended.code
+    except sqlite3.DatabaseError as error:
+        print(f"gameday: a run's store cannot be read or written: {error}", file=sys.stderr)
+        code = Exit.BAD_INPUT
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"gameday: {where}cannot be written: {error.strerror}", file=sys.stderr)
+        code = Exit.HARNESS_FAILED
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:  # or the interpreter tries again, and ends with a code of its own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(code)

@@ -64,7 +64,7 @@ def rebuild_report(name: str, out: Path | None) -> int:
 
 def recover_runs(name: str | None) -> int:
     """Cleans up after one run, or after all interrupted ones."""
-    chosen = [rundir.find(name)] if name is not None else [run for run in rundir.all_runs() if _is_interrupted(run)]
+    chosen = [rundir.locate(name)] if name is not None else [run for run in rundir.all_runs() if _is_interrupted(run)]
     if not chosen:
         print("no interrupted run below ./runs")
     for run in chosen:
@@ -78,21 +78,38 @@ def recover_runs(name: str | None) -> int:
 
 
 def _world_of(run: RunDir) -> str:
-    with RunStore(run.store) as store:
-        return str(store.meta().get("world", "local"))
+    try:
+        with RunStore(run.store) as store:
+            return str(store.meta().get("world", "local"))
+    except sqlite3.DatabaseError:
+        return "local"
+
+
+def _state(run: RunDir) -> str:
+    """What to undo lies in the ledger and in the world's own files: a damaged store is an interrupted run's."""
+    try:
+        with RunStore(run.store) as store:
+            return rundir.state(store)
+    except sqlite3.DatabaseError:
+        return "interrupted"
 
 
 def _is_interrupted(run: RunDir) -> bool:
-    with RunStore(run.store) as store:
-        return rundir.state(store) == "interrupted"
+    return _state(run) == "interrupted"
 
 
 def _runner_lives(run: RunDir) -> bool:
-    with RunStore(run.store) as store:
-        return rundir.state(store) == "running"
+    return _state(run) == "running"
 
 
 def _mark_interrupted(run: RunDir) -> None:
+    try:
+        _mark_and_report(run)
+    except sqlite3.DatabaseError as error:
+        print(f"  {run.store} cannot be read ({error}): no report")
+
+
+def _mark_and_report(run: RunDir) -> None:
     with RunStore(run.store) as store:
         meta = store.meta()
         if meta.get("state") == "running":

@@ -5,6 +5,7 @@ The runner speaks to a `Progress`; neither form may slow it down or fail it.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -66,15 +67,21 @@ class Progress(Protocol):
 
 def for_terminal(plain: bool) -> Progress:
     """The live board where standard output is a terminal, else lines."""
-    if plain or not sys.stdout.isatty():
+    if plain or sys.stdout is None or not sys.stdout.isatty():
         return Lines()
     return Board()
+
+
+def say(text: str) -> None:
+    """Prints a line, if there is anybody left to read it: a run does not end because `| head` has."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 class Lines:
     """One line for each phase and note, and one status line every few seconds."""
 
-    def __init__(self, write: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+    def __init__(self, write: Callable[[str], None] = say) -> None:
         self._write = write
         self._started = time.monotonic()
         self._last = 0.0

@@ -38,7 +38,7 @@ from gameday import judge, rundir
 from gameday.children import Child
 from gameday.errors import BadInput, Exit, WorldFailed
 from gameday.ingest import Ingest
-from gameday.progress import Progress, for_terminal
+from gameday.progress import Progress, for_terminal, say
 from gameday.record import RunRecord
 from gameday.rundir import RunDir
 from gameday.view import snapshot
@@ -168,11 +168,11 @@ class GameDay:
         with self._progress:
             await self._guarded(self._interruptibly(self._phases()))
             await self._wind_down()
-        print(f"\n{_WORDS[self._code]}")
+        say(f"\n{_WORDS[self._code]}")
         for reason in self._reasons:
-            print(f"  {reason}")
+            say(f"  {reason}")
         report = self._run.path / "report.html"
-        print(
+        say(
             f"\nreport: {_shown(report)}"
             if report.is_file()
             else f"\nno report; what there is lies in {self._run.path}"

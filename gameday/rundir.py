@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import sqlite3
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,21 @@ def create(out: Path | None, run_id: str) -> RunDir:
 
 def find(name: str) -> RunDir:
     """The run called `name`: a path, a run id, or the unique beginning of one; `latest` is the newest.
+
+    Raises:
+        BadInput: no such run, or several, or its store cannot be read.
+    """
+    run = locate(name)
+    try:
+        with RunStore(run.store) as store:
+            store.meta()
+    except sqlite3.DatabaseError as error:
+        raise BadInput(f"{run.store}: not a run store ({error})") from None
+    return run
+
+
+def locate(name: str) -> RunDir:
+    """As `find`, of a run whose store may be damaged.
 
     Raises:
         BadInput: no such run, or several.
