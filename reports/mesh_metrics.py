@@ -14,9 +14,8 @@ from reports.counters import handshake_failures
 from reports.cpu import cpu_by_process
 from reports.guide import METRICS, THROUGHPUT_SHARE, GuideMetric
 from reports.notation import count, percent
-from reports.observe import EXPIRES, REFRESHED, cumulative_buckets
 from reports.run import Run, Window
-from reports.series import LOAD_SERVICE, pod_of, service_of
+from reports.series import EXPIRES, LOAD_SERVICE, REFRESHED, cumulative_buckets, pod_of, service_of
 from scenarios.quantiles import histogram_quantile
 
 STATUSES = "outbound_http_route_request_statuses_total"

@@ -9,14 +9,13 @@ from itertools import pairwise
 
 from reports.counters import attempts_by_service
 from reports.cpu import cpu_window
+from reports.mesh_metrics import FIGURES as MESH_FIGURES
 from reports.run import Run
-from reports.series import LOAD_SERVICE, Metrics, Series, pod_of, service_of
+from reports.series import EXPIRES, LOAD_SERVICE, REFRESHED, Metrics, Series, cumulative_buckets, pod_of, service_of
 from reports.store import RunStore
 from scenarios.model import Scenario
+from sim.mesh_figures import FIGURES
 from sim.observation import ClientSample, Observation, PodState, RouteTimes
-
-EXPIRES = "control_identity_cert_expiration_timestamp_seconds"
-REFRESHED = "control_identity_cert_refresh_timestamp_seconds"
 
 
 def observation(store: RunStore, scenario: Scenario, start: float, end: float) -> Observation:
@@ -36,6 +35,7 @@ def observation(store: RunStore, scenario: Scenario, start: float, end: float) -
         proxy_latency=proxy_latency(run.metrics, start, end),
         cpu=cpu_window(run, scenario, start, end),
         world=str(run.meta.get("world", "local")),
+        mesh={name: found[0] for name in FIGURES if (found := MESH_FIGURES[name](run, (start, end))) is not None},
     )
 
 
@@ -90,14 +90,6 @@ def pods(metrics: Metrics, at: float) -> tuple[PodState, ...]:
         if pod is not None and expires is not None and expires > 0:
             found.append(PodState(pod, service_of(pod), expires, refreshed.get(pod) or 0.0))
     return tuple(sorted(found, key=lambda state: state.name))
-
-
-def cumulative_buckets(rises: Iterable[tuple[Series, float]], unit: float = 1.0) -> dict[float, float]:
-    """{upper bound: count at or below it}, summed over series; bounds divided by `unit`."""
-    merged: dict[float, float] = defaultdict(float)
-    for series, rise in rises:
-        merged[float(series.labels["le"]) / unit] += rise
-    return dict(merged)
 
 
 def _times(count: float, total: float, rises: Iterable[tuple[Series, float]], unit: float = 1.0) -> RouteTimes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,6 +21,8 @@ _LABEL = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*,?
 _ESCAPE = re.compile(r"\\(.)")
 _ESCAPED = {"n": "\n", '"': '"', "\\": "\\"}
 START_TIME = "process_start_time_seconds"
+EXPIRES = "control_identity_cert_expiration_timestamp_seconds"
+REFRESHED = "control_identity_cert_refresh_timestamp_seconds"
 LOAD_SERVICE = "loadgen"
 """The pod that the load enters through, as if it were a service."""
 
@@ -130,3 +132,11 @@ class Metrics:
                 key = series.labels.get(label, "")
             sums[key] += self.rise(series, start, end)
         return dict(sums)
+
+
+def cumulative_buckets(rises: Iterable[tuple[Series, float]], unit: float = 1.0) -> dict[float, float]:
+    """{upper bound: count at or below it}, summed over series; bounds divided by `unit`."""
+    merged: dict[float, float] = defaultdict(float)
+    for series, rise in rises:
+        merged[float(series.labels["le"]) / unit] += rise
+    return dict(merged)

@@ -70,6 +70,15 @@ def binomial_band(nominal: float, effective: float, level: float = 0.9) -> tuple
     return low / trials, high / trials
 
 
+def apart(hits: int, total: int, others: int, of: int) -> float:
+    """Standard errors between two shares of counted requests, hits/total and others/of (the pooled two-sample test)."""
+    if not total or not of:
+        return 0.0
+    pooled = (hits + others) / (total + of)
+    error = math.sqrt(pooled * (1.0 - pooled) * (1.0 / total + 1.0 / of))
+    return (hits / total - others / of) / error if error > 0.0 else 0.0
+
+
 def bootstrap(
     runs: Sequence[T], statistic: Callable[[Sequence[T]], float | None], seed: int = 1, level: float = 0.9
 ) -> tuple[float | None, float | None]:

@@ -25,12 +25,14 @@ import msgspec
 from scenarios.model import FaultSpec
 from sim.calibrate import Calibration
 from sim.model.draws import Streams
-from sim.quantities import PERCENTILES, Floats, Key
+from sim.quantities import PERCENTILES, Floats, Key, windows
 from sim.replicate import Outcome
 from sim.setup import Setup
 
-ATTEMPTS_SIGMA = 0.006
-"""Counters are scraped once a second, so a window's edges cut them up to a second off."""
+EDGE_SECONDS = 0.05
+"""Client and server proxies are scraped one after the other, so that their counters are cut at an edge at different
+moments: what one has and the other has not yet, of both edges together. Seen: 0.00 to 0.06 s of requests. The shorter
+the window, the more it is of it."""
 ERROR_SIGMA = 0.10
 """Overdispersion of the share of bad requests, on the logit scale."""
 SHARED = 0.7
@@ -127,17 +129,18 @@ def family_of(faults: Iterable[FaultSpec]) -> str:
     return "+".join(dict.fromkeys(fault.kind for fault in faults)) or "none"
 
 
-def constants(calibration: Calibration) -> Discrepancy:
+def constants(calibration: Calibration, setup: Setup) -> Discrepancy:
     """From the baseline alone."""
     sigmas = {(quantity, window): calibration.residual[quantity] for quantity in PERCENTILES for window in WINDOWS}
-    sigmas.update({("attempts_per_request", window): ATTEMPTS_SIGMA for window in WINDOWS})
+    for window, (start, end) in windows(setup).items():
+        sigmas["attempts_per_request", window] = EDGE_SECONDS / max(end - start, 1.0)
     sigmas.update({("success_rate", window): ERROR_SIGMA for window in WINDOWS})
     return Discrepancy("constants", sigmas)
 
 
 def choose(calibration: Calibration, setup: Setup, world: str, learned: Learned | None) -> Discrepancy:
     """The learned one where it applies, the constants elsewhere."""
-    base = constants(calibration)
+    base = constants(calibration, setup)
     if learned is None or learned.world != world:
         return base
     family = family_of(setup.faults)

@@ -23,7 +23,7 @@ from sim.course import EVENTS, censored_at, nothing_changes, planned
 from sim.course import QUANTITIES as COURSE
 from sim.discrepancy import Learned, choose, load, with_discrepancy
 from sim.intervals import WIDEST, arrival_of, bands_of, column_quantiles, fan_bands_of, tails
-from sim.mesh_figures import FIGURES, MESH
+from sim.mesh_figures import FIGURES, HANDSHAKES, MESH
 from sim.model.faults import check
 from sim.model.system import WARM_UP_SECONDS
 from sim.observation import Observation, PodState
@@ -154,8 +154,8 @@ def fan_step(setup: Setup) -> float:
 # ---- what nothing changes predicts -----------------------------------------------------------------------------------
 
 
-def naive(setup: Setup, observation: Observation) -> dict[tuple[str, str], float]:
-    """(quantity, subject) → the value over the baseline."""
+def naive(setup: Setup, observation: Observation) -> dict[Key, float]:
+    """(quantity, subject, window) → the value over the baseline; of a count, at the baseline's rate."""
     found: dict[tuple[str, str], float] = {}
     failed = failures(observation.requests, setup.slos)
     requests = _Requests(
@@ -173,7 +173,13 @@ def naive(setup: Setup, observation: Observation) -> dict[tuple[str, str], float
             found.update(((q, slo.name), value) for (q, _), value in nothing_changes(slo, plan, setup.end).items())
     for service, value in observation.attempts.items():
         found["attempts_per_request", service] = value
-    return found
+    found.update(((figure, MESH), value) for figure, value in observation.mesh.items())
+    seconds = observation.ended_at - observation.started_at
+    return {
+        (quantity, subject, window): value * (end - start) / seconds if quantity == HANDSHAKES else value
+        for (quantity, subject), value in found.items()
+        for window, (start, end) in windows(setup).items()
+    }
 
 
 # ---- from ensembles to results ---------------------------------------------------------------------------------------
@@ -183,9 +189,7 @@ def quantile_of(ascending: list[float], share: float) -> float:
     return float(np.quantile(np.asarray(ascending), share))
 
 
-def _predictions(
-    setup: Setup, ensembles: list[dict[Key, float]], baseline: dict[tuple[str, str], float]
-) -> Iterator[Prediction]:
+def _predictions(setup: Setup, ensembles: list[dict[Key, float]], baseline: dict[Key, float]) -> Iterator[Prediction]:
     subjects = [(q, slo.name) for slo in setup.slos for q in ("success_rate", *PERCENTILES, "budget_spent")]
     subjects += [(quantity, slo.name) for slo in setup.slos for quantity, _ in COURSE]
     subjects += [("attempts_per_request", service) for service in called_services(setup.app)]
@@ -207,7 +211,7 @@ def _predictions(
                 low=low,
                 median=middle,
                 high=high,
-                naive=baseline.get((quantity, subject)),
+                naive=baseline.get(key),
                 ensemble=tuple(float(f"{value:.7g}") for value in values),
                 bands=() if quantity in EVENTS or len(values) < FEWEST_REPLICATIONS else bands_of(values),
                 arrival=arrival_of(values, limits[quantity]) if quantity in limits else None,

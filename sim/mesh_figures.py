@@ -3,7 +3,7 @@
     M1   share of logical requests between services that did not end with 5xx or without an answer
     M2   p95 of the time to an answer at the proxy where load enters, seconds: through Linkerd's buckets and Prometheus'
          quantile, as measured, though the twin knows better; a perfect model would be 14 % off otherwise
-    M3   handshakes between proxies that failed
+    M3   handshakes that proxies saw fail, at either end: between two proxies each counts it
     M4   retries over logical requests
     M5   requests that reached services, a second
 
@@ -12,6 +12,7 @@ M6 and M7 (CPU and memory of proxies), M8 and M10 (telemetry) are not forecast; 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,13 +23,16 @@ from scenarios.quantiles import histogram_quantile
 from sim.model.record import Record
 
 FIGURES = ("M1", "M2", "M3", "M4", "M5")
+HANDSHAKES = "M3"
+"""A count, which grows with its window; the others are shares, rates and a latency."""
 Floats = npt.NDArray[np.float64]
 MESH = ""
 """The subject: all of it."""
 
 
 def mesh_figures(record: Record, latencies: Floats, start: float, end: float) -> dict[str, float]:
-    """Those of M1-M5 that have a value. `latencies`: seconds, of the client's answered requests of the window."""
+    """Those of M1-M5 that have a value over [start, end) of the counters. `latencies`: seconds, of the client's
+    answered requests of the window."""
     found: dict[str, float] = {}
     meant = sum(between(seconds, start, end) for seconds in record.meant.values())
     reached = sum(between(seconds, start, end) for seconds in record.reached.values())
@@ -38,7 +42,7 @@ def mesh_figures(record: Record, latencies: Floats, start: float, end: float) ->
     p95 = bucketed_quantile(latencies, 0.95)
     if p95 is not None:
         found["M2"] = p95
-    found["M3"] = float(between(record.refused, start, end))
+    found["M3"] = between(record.refused, start, end)
     if reached:
         found["M5"] = reached / (end - start)
     return found
@@ -53,5 +57,10 @@ def bucketed_quantile(latencies: Floats, share: float) -> float | None:
     return value / 1_000.0 if value is not None else None
 
 
-def between(by_second: Mapping[int, int], start: float, end: float) -> int:
-    return sum(count for second, count in by_second.items() if start <= second < end)
+def between(by_second: Mapping[int, int], start: float, end: float) -> float:
+    """Counts of [start, end); of a second that an edge cuts, the part that lies inside."""
+    return math.fsum(
+        count * min(1.0, second + 1.0 - start, end - second)
+        for second, count in by_second.items()
+        if start - 1.0 < second < end
+    )

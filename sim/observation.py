@@ -112,5 +112,7 @@ class Observation:
     """The same at the clients' proxies, one count for each answer."""
     load_points: tuple[LoadPoint, ...] = ()
     """In order of time, service by service."""
+    mesh: dict[str, float] = field(default_factory=dict)
+    """M1-M5 over the window (`sim.mesh_figures`), those that were counted; M3 is a number of handshakes."""
     answers: tuple[int, int] | None = None
     """(failed, all) answers of the services that clients enter at; of a source without single requests."""

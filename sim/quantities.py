@@ -103,8 +103,12 @@ def called_services(app: Application) -> list[str]:
     return [service.name for service in app.services if service.name in called and service.meshed]
 
 
-def quantities(record: Record, setup: Setup) -> dict[Key, float]:
-    """All quantities of a replication; those without a value are left out."""
+def quantities(record: Record, setup: Setup, lag: float = 0.0) -> dict[Key, float]:
+    """All quantities of a replication; those without a value are left out.
+
+    `lag`: seconds by which scraped counters lag behind a window's edges. A counter's value at an edge is that of the
+    last scrape before, so what is counted over a window is of one that lies up to a scrape's interval earlier.
+    """
     requests = Requests.of(record)
     found: dict[Key, float] = {}
     for window, (start, end) in windows(setup).items():
@@ -116,12 +120,12 @@ def quantities(record: Record, setup: Setup) -> dict[Key, float]:
                 found[quantity, slo.name, window] = value
         everything = requests.select(None, start, end)
         answered = everything.latency[~np.isnan(everything.latency)] - record.client_seconds
-        for figure, value in mesh_figures(record, answered, start, end).items():
+        for figure, value in mesh_figures(record, answered, start - lag, end - lag).items():
             found[figure, MESH, window] = value
         for service in called_services(setup.app):
-            meant = between(record.meant.get(service, {}), start, end)
+            meant = between(record.meant.get(service, {}), start - lag, end - lag)
             if meant:
-                reached = between(record.reached.get(service, {}), start, end)
+                reached = between(record.reached.get(service, {}), start - lag, end - lag)
                 found["attempts_per_request", service, window] = reached / meant
     found.update(_courses(requests, setup))
     return found

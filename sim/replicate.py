@@ -24,6 +24,8 @@ from sim.quantities import Floats, Key, fan_series, quantities
 from sim.setup import Setup
 
 NICENESS = 10
+SCRAPE_SECONDS = 1.0
+"""Between two scrapes. At which moment of it a window begins is chance."""
 J = TypeVar("J")
 R = TypeVar("R")
 
@@ -62,7 +64,7 @@ def play(task: Task, replication: int) -> Outcome:
     record = System(task.setup, parameters, streams, pods=task.pods, start=task.start).run()
     return Outcome(
         replication,
-        quantities(record, task.setup),
+        quantities(record, task.setup, SCRAPE_SECONDS * streams.random("scrapes").random()),
         fan_series(record, task.setup, task.fan_step) if task.fan_step is not None else {},
         len(record.route),
         sum(sum(seconds.values()) for seconds in record.reached.values()),

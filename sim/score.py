@@ -3,12 +3,19 @@
 The rules themselves are in `sim.scoring_rules`. The naive forecast is one number ("nothing changes"), and its CRPS is
 the absolute error.
 
-Rows of different units are averaged, so each is in units of a scale of its own, the same for every forecast:
+Rows of different units are averaged, so each value is put on a scale first, on which CRPS and interval score are taken:
 
-    …_rate, …_share        0.05       five percentage points
-    p50, p95, p99          max(|measured|, 1 ms)     so errors are relative
-    …_seconds              max(|measured|, 20 s)     a tenth of it is what issue and reference allow: two seconds
-    anything else          max(|measured|, 1)        attempts, budgets: below one whole budget, absolute
+    …_rate, …_share, M1, M4    x / 0.05                  five percentage points are one
+    p50, p95, p99, M2          ln max(x, 1 ms)           errors are factors: a tenth off is 0.1, tenfold 2.3
+    times                      ln(1 + x / 20 s)          two seconds are 0.1 early on, a tenth is 0.1 later
+    events                     x                         0 or 1
+    anything else              ln(1 + x)                 attempts, budgets, counts: absolute below one, relative above
+
+The scale of a value is fixed before anything is measured, so CRPS on it is proper (Bosse et al. 2023), and symmetric:
+to forecast ten times too much costs what ten times too little does. It is bounded: a latency lies between 1 ms and the
+client's timeout. Rejected: errors relative to the measured value. Dividing by the outcome is improper (it rewards
+forecasts below one's own), and unbounded on one side alone: "nothing changes" cannot be off by more than 1 of a latency
+that rose, while a forecast of a rise that did not come costs hundreds, and one of them outweighs a whole suite.
 
 Coverage counts an interval's ends as inside (with a slack of one part in 10⁹ for rounding): a success rate of exactly 1
 forecast as [1, 1] is right.
@@ -36,11 +43,12 @@ from sim.course import EVENTS
 from sim.results import Forecast, Prediction, Score, Scored
 from sim.scoring_rules import crps, interval_score, pit
 
-__all__ = ["LEVELS", "Detail", "crps", "detail", "is_event", "is_moment", "scale", "score", "transformed"]
+__all__ = ["LEVELS", "Detail", "crps", "detail", "is_event", "is_moment", "on_scale", "score", "transformed"]
 
-SUCCESS_SCALE = 0.05
-SHORTEST_LATENCY_SCALE = 0.001
-SECONDS_SCALE = 20.0
+SHARE_UNIT = 0.05
+SHORTEST_LATENCY = 0.001
+"""Seconds. What is quicker counts as this: nobody's objective asks for less."""
+TIME_UNIT = 20.0
 LATENCIES = ("p50", "p95", "p99", "M2")
 SHARES = ("_rate", "_share", "M1", "M4")
 LEVELS = (0.5, 0.8, 0.9)
@@ -63,9 +71,9 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     pit: tuple[float, float]
     """`sim.scoring_rules.pit`."""
     width: float
-    """Of the 90 % interval, in units of the scale: sharpness."""
+    """Of the 90 % interval, on the quantity's scale: sharpness."""
     interval: float
-    """Interval score at 90 %, in units of the scale."""
+    """Interval score at 90 %, on the same scale."""
     crps: float
     crps_naive: float | None = None
     crps_closed: float | None = None
@@ -78,17 +86,19 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     """Sigma of the discrepancy that the ensemble was spread with, on the same scale; None where none is stated."""
     requests: int | None = None
     """Requests of the SLO in the window."""
+    apart: float | None = None
+    """Standard errors, of counting alone, between the window and the baseline; None: it is no count of requests."""
 
 
-def scale(quantity: str, measured: float) -> float:
-    """What errors of this quantity are divided by."""
+def on_scale(quantity: str, value: float) -> float:
+    """Where a value lies on the scale that errors of its quantity are taken on; it never falls with the value."""
+    if is_event(quantity):
+        return value
     if quantity.endswith(SHARES):
-        return SUCCESS_SCALE
+        return value / SHARE_UNIT
     if quantity in LATENCIES:
-        return max(abs(measured), SHORTEST_LATENCY_SCALE)
-    if is_moment(quantity):
-        return max(abs(measured), SECONDS_SCALE)
-    return max(abs(measured), 1.0)
+        return math.log(max(value, SHORTEST_LATENCY))
+    return math.log1p(max(value, 0.0) / (TIME_UNIT if is_moment(quantity) else 1.0))
 
 
 def is_event(quantity: str) -> bool:
@@ -125,9 +135,8 @@ def _scored(prediction: Prediction, measured: float | None) -> Scored:
         assert measured is not None
         slack = _slack(measured)
         inside = prediction.low - slack <= measured <= prediction.high + slack
-        unit = scale(prediction.quantity, measured)
-        own = crps(prediction.ensemble, measured) / unit
-        naive = abs(prediction.naive - measured) / unit if prediction.naive is not None else None
+        own = _crps(prediction, measured)
+        naive = _distance(prediction.quantity, prediction.naive, measured)
     return Scored(
         quantity=prediction.quantity,
         subject=prediction.subject,
@@ -150,11 +159,13 @@ def detail(
     requests: int | None = None,
     closed: float | None = None,
     discrepancy: float | None = None,
+    apart: float | None = None,
 ) -> Detail:
     """`measured` is finite and the ensemble not empty. `closed`: what a formula says, where one applies."""
     ensemble = prediction.ensemble
     slack = _slack(measured)
-    unit = scale(prediction.quantity, measured)
+    at = on_scale(prediction.quantity, measured)
+    below, above = (on_scale(prediction.quantity, end) for end in (prediction.low, prediction.high))
     ends = [_central(ensemble, level) for level in LEVELS]
     error, spread = _error(prediction.quantity, ensemble, measured, requests)
     return Detail(
@@ -168,15 +179,16 @@ def detail(
         high=prediction.high,
         inside=_three([low - slack <= measured <= high + slack for low, high in ends]),
         pit=pit(ensemble, measured, slack),
-        width=(prediction.high - prediction.low) / unit,
-        interval=interval_score(prediction.low, prediction.high, measured, 0.9) / unit,
-        crps=crps(ensemble, measured) / unit,
-        crps_naive=abs(prediction.naive - measured) / unit if prediction.naive is not None else None,
-        crps_closed=abs(closed - measured) / unit if closed is not None else None,
+        width=above - below,
+        interval=interval_score(below, above, at, 0.9),
+        crps=_crps(prediction, measured),
+        crps_naive=_distance(prediction.quantity, prediction.naive, measured),
+        crps_closed=_distance(prediction.quantity, closed, measured),
         error=error,
         spread=spread,
         discrepancy=discrepancy,
         requests=requests,
+        apart=apart,
     )
 
 
@@ -190,6 +202,17 @@ def transformed(quantity: str, value: float, requests: int | None) -> float | No
         inner = min(1.0 - edge, max(edge, value))
         return math.log(inner / (1.0 - inner))
     return math.log(value) if value > 0.0 else None
+
+
+def _crps(prediction: Prediction, measured: float) -> float:
+    """On the quantity's scale, which keeps the ensemble's order."""
+    members = [on_scale(prediction.quantity, value) for value in prediction.ensemble]
+    return crps(members, on_scale(prediction.quantity, measured))
+
+
+def _distance(quantity: str, value: float | None, measured: float) -> float | None:
+    """CRPS of a forecast that is one number."""
+    return None if value is None else abs(on_scale(quantity, value) - on_scale(quantity, measured))
 
 
 def _error(

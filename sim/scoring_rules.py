@@ -9,6 +9,11 @@
                 below it and e equal to it, [b, b + e + 1] / (m + 1). Of a perfect forecaster a point drawn uniformly
                 from it is uniform on [0, 1], atoms (a success rate of exactly 1) and small ensembles included.
 
+    inside      The part of the PIT within a central level: the chance that a point drawn from it lies there. Where many
+                members equal the measured value (a success rate of exactly 1), any interval ends at that value and has
+                it inside, whatever level it claims; counted so, a perfect forecaster shows exactly the level all the
+                same.
+
 Histograms of the PIT spread each such interval over the bins that it covers (Czado, Gneiting & Held 2009). That is the
 mean over all the points that could have been drawn, so a page made twice from the same runs is the same page.
 """
@@ -46,6 +51,15 @@ def pit(ensemble: Sequence[float], measured: float, slack: float = 0.0) -> tuple
     below = bisect_left(ensemble, measured - slack)
     equal = bisect_right(ensemble, measured + slack) - below
     return below / (len(ensemble) + 1), (below + equal + 1) / (len(ensemble) + 1)
+
+
+def inside(found: tuple[float, float], level: float) -> float:
+    """Share of a PIT interval that lies within the central `level` (0.9: between 0.05 and 0.95)."""
+    start, end = found
+    tail = (1.0 - level) / 2.0
+    if end <= start:
+        return 1.0 if tail <= start <= 1.0 - tail else 0.0
+    return max(0.0, min(end, 1.0 - tail) - max(start, tail)) / (end - start)
 
 
 def pit_histogram(intervals: Iterable[tuple[float, float]], bins: int = 10) -> list[float]:

@@ -1,6 +1,6 @@
 """The acceptance lines, each computed from runs and printed as met, missed, or not measurable with these runs.
 
-    coverage      90 % intervals contain 85–95 % of what was measured
+    coverage      90 % intervals contain 85–95 % of what was measured, by the part of each PIT that lies inside
     success       within 1 pp of the median, or two binomial standard errors
     latency       p50, p95, p99 within 5, 10, 15 % of the median, windows with at least 5,000 requests only
     moments       time to page and recovery within 10 % or 2 s
@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from gameday.accuracy.evidence import Evidence
 from sim.coverage import Share, bootstrap, share_of
 from sim.score import LEVELS, SHARES, Detail, is_event, is_moment
+from sim.scoring_rules import inside
 
 ENOUGH_REQUESTS = 5_000
 REQUIRED = 0.95
@@ -29,6 +30,7 @@ SUCCESS_POINTS = 0.01
 EFFECT_SHARE = 0.02
 """A fault moves a success rate when it moves it by more than this, and anything else when by more than 20 %."""
 EFFECT_RATIO = 0.2
+COUNTING_ERRORS = 2.0
 FEWEST_MOVED = 3
 """A family has an effect when so many of its quantities were moved; one may be chance."""
 SKILL = 0.5
@@ -59,38 +61,49 @@ def lines(evidence: Sequence[Evidence]) -> list[Line]:
 
 
 def coverage(evidence: Iterable[Evidence], level: int = 2, *, moved_only: bool = False) -> Share:
-    """Of the intervals of `LEVELS[level]`, with its band over runs."""
+    """Of the intervals of `LEVELS[level]`, with its band over runs. A value that many replications share counts as the
+    part of its PIT that lies inside, so that a success rate of 100 % is not evidence for wide intervals."""
     clusters = []
     for run in evidence:
         rows = [row for row in (run.moved_rows if moved_only else run.rows) if not is_event(row.quantity)]
-        clusters.append((float(sum(row.inside[level] for row in rows)), len(rows)))
+        clusters.append((math.fsum(covered(row, level) for row in rows), len(rows)))
     return share_of(clusters)
 
 
+def covered(row: Detail, level: int) -> float:
+    """How much of the row counts as inside the interval of `LEVELS[level]`: 0 or 1, or a part where values are tied."""
+    return inside(row.pit, LEVELS[level])
+
+
 def is_moved(row: Detail) -> bool:
-    """Whether the fault moved this quantity away from its baseline by more than noise does."""
-    return row.naive is not None and _differ(row.quantity, row.measured, row.naive)
+    """Whether the fault moved this quantity away from its baseline: by enough to matter, and by more than two standard
+    errors of counting. The p95 of ten requests is their slowest one, and differs between any two windows."""
+    if row.naive is None or (row.apart is not None and abs(row.apart) <= COUNTING_ERRORS):
+        return False
+    return _differ(row.quantity, row.measured, row.naive)
 
 
 def mark_moved(evidence: Sequence[Evidence]) -> list[Evidence]:
-    """The same runs, each with the quantities that its case's fault moves: in most of the case's runs it did.
+    """The same runs, each with the quantities that its case's fault moves: in most of the case's runs at that load.
 
     Deciding it run by run would pick the outliers of the others, and call a sound forecast of "no change" a miss.
     """
-    votes: dict[tuple[str, str, str, str], list[bool]] = {}
+    votes: dict[tuple[str, str, str, str, str], list[bool]] = {}
     for run in evidence:
         for row in run.rows:
-            votes.setdefault((run.name, row.quantity, row.subject, row.window), []).append(is_moved(row))
+            votes.setdefault(_place(run, row), []).append(is_moved(row))
     moved = {key for key, some in votes.items() if 2 * sum(some) > len(some)}
     return [
         replace(
             run,
-            moved_rows=()
-            if run.control
-            else tuple(r for r in run.rows if (run.name, r.quantity, r.subject, r.window) in moved),
+            moved_rows=() if run.control else tuple(row for row in run.rows if _place(run, row) in moved),
         )
         for run in evidence
     ]
+
+
+def _place(run: Evidence, row: Detail) -> tuple[str, str, str, str, str]:
+    return run.name, run.load, row.quantity, row.subject, row.window
 
 
 def invents(row: Detail) -> bool:
@@ -104,6 +117,8 @@ def invents(row: Detail) -> bool:
 def _differ(quantity: str, one: float, other: float) -> bool:
     if quantity.endswith(SHARES):
         return abs(one - other) > EFFECT_SHARE
+    if quantity == "M3":  # a count: by more than chance has it
+        return abs(one - other) > COUNTING_ERRORS * math.sqrt(max(one, other, 1.0))
     if quantity in ("budget_spent", "attempts_per_request"):
         return abs(one - other) > EFFECT_RATIO * max(abs(other), 1.0)
     return abs(one - other) > EFFECT_RATIO * max(abs(other), 1e-9)
@@ -151,7 +166,8 @@ def _coverage(evidence: Sequence[Evidence]) -> Line:
     if share.value is None:
         return Line("90 % intervals", asked, "no quantity", None)
     band = f", {share.low:.0%}–{share.high:.0%} over resampled runs" if share.low is not None else ""
-    found = f"{share.value:.1%} of {share.total} quantities in {share.runs} runs{band}"
+    tied = sum(row.inside[2] for run in evidence for row in run.rows if not is_event(row.quantity)) / share.total
+    found = f"{share.value:.1%} of {share.total} quantities in {share.runs} runs{band}; {tied:.1%} with ties as inside"
     return Line("90 % intervals", asked, found, 0.85 <= share.value <= 0.95)
 
 

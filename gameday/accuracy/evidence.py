@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,12 +24,14 @@ from gameday.rundir import STORE
 from reports.measure import measure_run
 from reports.observe import observation
 from reports.run import Run
-from reports.store import RunStore
-from scenarios.model import Scenario
+from reports.store import Request, RunStore
+from scenarios.model import Scenario, SloSpec
 from sim.closed_form import formulas
+from sim.coverage import apart as standard_errors
 from sim.discrepancy import Learned, family_of, load, read_statement
 from sim.forecast import make_forecast
-from sim.results import Forecast
+from sim.quantities import PERCENTILES
+from sim.results import Forecast, Prediction
 from sim.score import Detail, detail
 
 Key = tuple[str, str, str]
@@ -82,8 +84,9 @@ def read_details(
     if scenario is None or "all" not in run.windows:
         raise NoEvidence("it was never injected")
     values = measured if measured is not None else measure_run(run, scenario, run.windows)
-    routes = {slo.name: slo.route for slo in scenario.slos}
-    counts: dict[tuple[str, str], int] = {}
+    slos = {slo.name: slo for slo in scenario.slos}
+    during: dict[tuple[str, str], Sequence[Request]] = {}
+    before: dict[str, Sequence[Request]] = {}
     closed = formulas(scenario)
     sigmas = read_statement(discrepancy_of(forecast))
     rows = []
@@ -93,19 +96,42 @@ def read_details(
         if value is None or not math.isfinite(value) or not prediction.ensemble:
             continue
         place = (prediction.subject, prediction.window)
-        if prediction.subject in routes and place not in counts and prediction.window in run.windows:
-            counts[place] = len(run.requests(run.windows[prediction.window], routes[prediction.subject]))
+        slo = slos.get(prediction.subject)
+        if slo is not None and place not in during and prediction.window in run.windows:
+            during[place] = run.requests(run.windows[prediction.window], slo.route)
+            if slo.name not in before and "baseline" in run.windows:
+                before[slo.name] = run.requests(run.windows["baseline"], slo.route)
+        requests, healthy = during.get(place), before.get(prediction.subject)
+        apart = None
+        if slo is not None and requests is not None and healthy is not None:
+            apart = counted_apart(prediction, slo, requests, healthy, scenario.load.timeout)
         formula = closed.get(key)
         rows.append(
             detail(
                 prediction,
                 value,
-                requests=counts.get(place),
+                requests=len(requests) if requests is not None else None,
                 closed=formula.value if formula else None,
                 discrepancy=sigmas.get((prediction.quantity, prediction.window)),
+                apart=apart,
             )
         )
     return scenario, tuple(rows)
+
+
+def counted_apart(
+    prediction: Prediction, slo: SloSpec, during: Sequence[Request], before: Sequence[Request], timeout: float
+) -> float | None:
+    """Standard errors between a window and the baseline: of their shares of bad requests; of a percentile, of their
+    shares beyond what it was in the baseline (a quantile test). None for what is no count of requests."""
+    if prediction.quantity in ("success_rate", "budget_spent"):
+        bad = [sum(not request.good(slo.threshold, timeout) for request in some) for some in (during, before)]
+        return standard_errors(bad[0], len(during), bad[1], len(before))
+    if prediction.quantity in PERCENTILES and prediction.naive is not None:
+        latencies = [[r.latency for r in some if r.latency is not None] for some in (during, before)]
+        beyond = [sum(latency > prediction.naive for latency in some) for some in latencies]
+        return standard_errors(beyond[0], len(latencies[0]), beyond[1], len(latencies[1]))
+    return None
 
 
 def sealed_forecast(store: RunStore) -> Forecast:

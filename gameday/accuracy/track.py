@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gameday import ledger
-from gameday.accuracy.acceptance import is_moved, skill
+from gameday.accuracy.acceptance import covered, is_moved, skill
 from gameday.errors import BadInput, Exit
 from gameday.ledger import Record
 from sim.coverage import share_of
@@ -62,7 +62,7 @@ def _row(name: str, records: Sequence[Record]) -> list[str]:
     shares = [
         share_of(
             [
-                (float(sum(row.inside[level] for row in some)), len(some))
+                (sum(covered(row, level) for row in some), len(some))
                 for some in ([row for row in record.rows if not is_event(row.quantity)] for record in records)
             ]
         )
@@ -87,7 +87,7 @@ def drift_lines(records: Sequence[Record]) -> list[str]:
     same = [record for record in records if record.machine == records[-1].machine and record.rows]
     if len(same) < FEWEST_RUNS:
         return [f"drift: too few runs to tell ({len(same)} on this machine; {FEWEST_RUNS} are needed)"]
-    coverage = drift([sum(row.inside[-1] for row in record.rows) / len(record.rows) for record in same])
+    coverage = drift([sum(covered(row, -1) for row in record.rows) / len(record.rows) for record in same])
     bias = drift([sum(sum(row.pit) / 2.0 for row in record.rows) / len(record.rows) for record in same])
     assert coverage is not None
     assert bias is not None

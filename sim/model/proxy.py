@@ -515,6 +515,7 @@ class Known:
         elif proxy.meshed and endpoint.spec.identity is not None and not _trusted(now, proxy.leaf, pod.leaf_expires_at):
             proxy.handshake_failures += 1
             proxy.tallies.refused.add(now)
+            proxy.tallies.refused.add(now)  # the peer's proxy counts it, too
             backend.connect_failed(now, endpoint, Cause.CONNECT, handshake=True)
         else:
             backend.connected(now, endpoint, Connection(self, endpoint, pod), STREAMS_PER_CONNECTION)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gameday.accuracy import evidence
 from gameday.accuracy.acceptance import Line, coverage, invents, is_moved, lines, mark_moved
-from gameday.accuracy.evidence import Evidence, NoEvidence, read_evidence, sealed_forecast
+from gameday.accuracy.evidence import Evidence, NoEvidence, counted_apart, read_evidence, sealed_forecast
 from gameday.accuracy.page import render
-from reports.store import Event, RunStore
+from reports.store import Event, Request, RunStore
+from scenarios.model import SloSpec
 from sim.results import Prediction
 from sim.score import Detail, detail
 from tests.reports.synthetic import BASE, SyntheticRun
@@ -95,6 +97,49 @@ def test_a_fault_has_an_effect_when_it_moves_a_quantity_beyond_noise() -> None:
     assert not is_moved(row("p95", 0.055, 0.05))
     assert not is_moved(row("budget_spent", 0.1, 0.0))  # a tenth of one budget
     assert not is_moved(row("p95", 0.065, None))
+    assert is_moved(row("M3", 9.0, 0.0))
+    assert not is_moved(row("M3", 2.0, 0.0))
+
+
+def test_what_counting_alone_explains_is_no_effect() -> None:
+    slow = row("p95", 0.1, 0.01, requests=10)
+    assert is_moved(changed(slow, apart=2.5))
+    assert not is_moved(changed(slow, apart=-0.8))
+
+
+def test_a_percentile_is_as_far_from_its_baseline_as_the_shares_beyond_it() -> None:
+    slo = SloSpec("checkout", "checkout", "POST", "/", 0.99)
+    before = [request(0.010 + 0.001 * (index % 10)) for index in range(100)]
+    told = Prediction(
+        quantity="p95", subject="checkout", window="inject", low=0.01, median=0.02, high=0.03, naive=0.0185,
+        ensemble=(),
+    )  # fmt: skip
+    assert counted_apart(told, slo, before[:40], before, 10.0) == pytest.approx(0.0)
+    few = counted_apart(told, slo, [request(0.002)] * 9 + [request(0.5)], before, 10.0)
+    assert few is not None
+    assert abs(few) < 2.0
+    many = counted_apart(told, slo, [request(0.5)] * 30 + [request(0.01)] * 30, before, 10.0)
+    assert many is not None
+    assert many > 4.0
+    rate = msgspec.structs.replace(told, quantity="success_rate")
+    late = counted_apart(rate, slo, [request(11.0)] * 5 + [request(0.01)] * 5, before, 10.0)
+    assert late is not None
+    assert late > 4.0
+    assert counted_apart(msgspec.structs.replace(told, quantity="peak_burn"), slo, before, before, 10.0) is None
+
+
+def request(latency: float) -> Request:
+    return Request("POST checkout /", "all", 0.0, 0.0, latency, 200)
+
+
+def changed(base: Detail, **changes: float) -> Detail:
+    return msgspec.structs.replace(base, **changes)
+
+
+def test_the_same_case_at_another_load_is_judged_by_itself() -> None:
+    still, hit = row("p99", 0.1, 0.1, ensemble=(0.09, 0.1, 0.11)), row("p99", 0.3, 0.1, ensemble=(0.09, 0.1, 0.11))
+    marked = mark_moved([run(hit, load="60/s"), run(still, load="120/s"), run(still, load="120/s")])
+    assert [len(r.moved_rows) for r in marked] == [1, 0, 0]
 
 
 def test_a_quantity_counts_as_moved_where_most_runs_of_its_case_moved_it() -> None:

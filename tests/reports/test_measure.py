@@ -102,6 +102,11 @@ def test_the_observation_holds_the_baseline_and_nothing_of_the_fault(store: RunS
     assert seen.proxy_latency["payment"].mean == pytest.approx(0.028)
     assert seen.attempts["payment"] == pytest.approx(1.0, abs=0.02)
     assert seen.load_pods == 1
+    assert seen.mesh["M1"] == pytest.approx(1.0, abs=0.02)
+    assert set(seen.mesh) <= {"M1", "M2", "M3", "M4", "M5"}
+    for figure in figures(Run(store), (start, end), None):
+        if figure.metric.id in ("M1", "M2", "M3", "M4", "M5"):
+            assert figure.measured == seen.mesh.get(figure.metric.id)
     assert {pod.service for pod in seen.pods} == {"storefront", "catalog", "checkout", "payment", "loadgen"}
     assert all(pod.leaf_refreshed_at <= end < pod.leaf_expires_at for pod in seen.pods)
 

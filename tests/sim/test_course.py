@@ -31,7 +31,7 @@ from reports.store import Event, Request, RunStore
 from scenarios.model import LoadSpec, SloSpec
 from scenarios.slo import BurnMeter
 from sim.course import METASTABLE, PAGE_TIMES, PAGED, PEAK, RECOVER, nothing_changes, planned, read_course
-from sim.mesh_figures import FIGURES, bucketed_quantile, mesh_figures
+from sim.mesh_figures import FIGURES, between, bucketed_quantile, mesh_figures
 from sim.model.record import Record
 from sim.quantities import quantities
 from sim.setup import Setup
@@ -101,6 +101,13 @@ def test_the_meshs_figures_are_those_of_its_counters() -> None:
     assert figures["M1"] == pytest.approx(1.0 - 2 * 0.25 / 2, abs=0.02)
     assert figures["M5"] == pytest.approx(200.0 * 2.5, rel=0.03)
     assert figures["M3"] == 0.0
+
+
+def test_counters_of_a_window_are_those_of_the_scrapes_before_its_edges() -> None:
+    by_second = {0: 10, 1: 20, 2: 30, 9: 7}
+    assert between(by_second, 0.0, 3.0) == 60.0
+    assert between(by_second, -0.25, 2.75) == 10.0 + 20.0 + 0.75 * 30.0
+    assert between(by_second, 0.5, 2.5) == 5.0 + 20.0 + 15.0
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

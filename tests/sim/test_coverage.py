@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sim.coverage import binomial_band, bootstrap, share_of
+from sim.coverage import apart, binomial_band, bootstrap, share_of
 
 
 def test_the_binomial_band_of_sixty_windows_is_the_references() -> None:
@@ -51,6 +51,20 @@ def test_the_resampled_band_covers_the_truth_as_often_as_it_says() -> None:
         assert share.high is not None
         hits += share.low <= 0.9 <= share.high
     assert 0.78 <= hits / 120 <= 0.97
+
+
+def test_two_windows_of_one_law_are_two_standard_errors_apart_once_in_twenty() -> None:
+    generator = np.random.default_rng(4)
+    found = [
+        apart(int(generator.binomial(200, 0.1)), 200, int(generator.binomial(300, 0.1)), 300) for _ in range(4_000)
+    ]
+    assert np.mean(np.abs(found) > 2.0) == pytest.approx(0.0455, abs=0.015)
+
+
+def test_what_few_requests_say_is_few_standard_errors() -> None:
+    assert abs(apart(1, 10, 3, 7)) < 2.0
+    assert abs(apart(9, 10, 1, 20)) > 2.0
+    assert apart(0, 10, 0, 10) == apart(5, 0, 1, 3) == 0.0
 
 
 def test_too_few_runs_have_no_band() -> None:

@@ -12,6 +12,7 @@ from sim_builders import application, fault, service, setup_of
 
 from sim.calibrate import Calibration
 from sim.discrepancy import (
+    EDGE_SECONDS,
     SHIPPED,
     WINDOWS,
     Discrepancy,
@@ -50,8 +51,16 @@ def learned(*entries: Entry) -> Learned:
 
 def test_without_past_runs_the_baseline_decides() -> None:
     found = choose(CALIBRATION, setup(), "local", None)
-    assert found == constants(CALIBRATION)
-    assert found.statement() == "constants: p50 0.03, p95 0.06, p99 0.12, attempts_per_request 0.006, success_rate 0.1"
+    assert found == constants(CALIBRATION, setup())
+    assert found.statement().startswith("constants: p50 0.03, p95 0.06, p99 0.12, attempts_per_request inject 0.00")
+    assert found.statement().endswith(", success_rate 0.1")
+
+
+def test_the_edges_of_a_long_window_weigh_less() -> None:
+    ten = constants(CALIBRATION, replace(setup(), inject_seconds=10.0))
+    fifty = constants(CALIBRATION, replace(setup(), inject_seconds=50.0))
+    edges = [terms.sigma("attempts_per_request", "inject") for terms in (ten, fifty)]
+    assert edges == [pytest.approx(EDGE_SECONDS / 10.0), pytest.approx(EDGE_SECONDS / 50.0)]
 
 
 def test_past_runs_of_the_same_faults_come_before_all_past_runs_and_these_before_the_baseline() -> None:
@@ -72,7 +81,7 @@ def test_what_was_learned_in_one_world_is_not_used_in_another() -> None:
 
 def test_a_statement_can_be_read_again() -> None:
     found = choose(CALIBRATION, setup(), "local", learned(entry("", 0.3)))
-    assert read_statement(found.statement()) == pytest.approx(dict(found.sigmas))
+    assert read_statement(found.statement()) == pytest.approx(dict(found.sigmas), rel=1e-3)
     assert read_statement("") == {}
 
 

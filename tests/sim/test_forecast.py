@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 from sim_builders import application, fault, scenario_of, service, setup_of
@@ -10,8 +12,9 @@ from scenarios.model import LoadSpec, Scenario, ServiceTime, SloSpec
 from sim.changes import knobs
 from sim.counterfactual import UNCHANGED, explain
 from sim.course import EVENTS
-from sim.forecast import TOO_FEW, cold_observation, interval, make_forecast, student_95
+from sim.forecast import TOO_FEW, cold_observation, interval, make_forecast, naive, student_95
 from sim.results import Forecast, Prediction
+from sim.setup import read_setup
 
 REPLICATIONS = 60
 
@@ -73,6 +76,18 @@ def test_policy_is_read_from_annotations() -> None:
     retried = shop(degrade, back={"retry.linkerd.io/http": "5xx", "retry.linkerd.io/limit": "2"})
     attempts = find(forecast_of(retried), "attempts_per_request", "back", "inject")
     assert attempts.low < 1.56 < attempts.high
+
+
+def test_nothing_changes_is_said_of_the_meshs_figures_too() -> None:
+    scenario = shop()
+    seen = replace(cold_observation(scenario, 1), mesh={"M1": 0.99, "M2": 0.04, "M3": 6.0, "M5": 60.0})
+    found = naive(read_setup(scenario), seen)
+    per_second = 6.0 / (seen.ended_at - seen.started_at)
+    assert found["M1", "", "inject"] == found["M1", "", "recover"] == 0.99
+    assert (found["M2", "", "all"], found["M5", "", "all"]) == (0.04, 60.0)
+    assert found["M3", "", "inject"] == pytest.approx(10.0 * per_second)
+    assert found["M3", "", "all"] == pytest.approx(15.0 * per_second)
+    assert ("M4", "", "all") not in found
 
 
 def test_fans_cover_both_windows_in_steps() -> None:

@@ -53,7 +53,20 @@ def test_expired_certificates_spare_established_connections() -> None:
     assert bad(pausing, 0.0, 9.0) in (0.0, None)
     assert bad(pausing, 16.0, 40.0) == 1.0
     assert pausing.handshake_failures > 0
+    assert sum(pausing.refused.values()) == pausing.handshake_failures  # watches: their client alone counts
     assert bad(remembered, 16.0, 40.0) == 0.0
+
+
+def test_a_handshake_between_two_proxies_is_counted_by_both() -> None:
+    """The restarted pods get their first leaves as soon as identity is back, up to two seconds before their caller's
+    renewal; it remembers them, so that no watch fails."""
+    restart = fault("pod-kill", at=15.0, duration=5.0, service="back", replicas=2)
+    away = fault("cert-expiry", duration=30.0, component="identity")
+    changes = {"identity": SHORT_LEAVES, "faults": (away, restart), "inject_seconds": 40.0}
+    records = [played(chain(30.0, discovery_idle_seconds=60.0, **changes), seed=seed) for seed in range(1, 6)]
+    assert any(record.handshake_failures for record in records)
+    for record in records:
+        assert sum(record.refused.values()) == 2 * record.handshake_failures
 
 
 def test_a_mesh_heals_once_identity_is_back() -> None:

@@ -66,9 +66,34 @@ def test_skill_compares_with_nothing_changes_in_units_of_each_quantity() -> None
     slow = prediction([0.2, 0.2], 0.1, quantity="p95")
     measured = {("success_rate", "slo", "inject"): 0.9, ("p95", "slo", "inject"): 0.4}
     result = score(forecast(sure, slow), measured)
-    assert [row.crps for row in result.rows] == [pytest.approx(0.0), pytest.approx(0.5)]
-    assert [row.crps_naive for row in result.rows] == [pytest.approx(2.0), pytest.approx(0.75)]
-    assert result.skill == pytest.approx(1 - 0.25 / 1.375)
+    assert [row.crps for row in result.rows] == [pytest.approx(0.0), pytest.approx(math.log(2.0))]
+    assert [row.crps_naive for row in result.rows] == [pytest.approx(2.0), pytest.approx(math.log(4.0))]
+    assert result.skill == pytest.approx(1 - math.log(2.0) / (2.0 + math.log(4.0)))
+
+
+def test_a_latency_ten_times_too_high_costs_what_one_ten_times_too_low_does() -> None:
+    high, low = (detail(prediction([value], None, quantity="p95"), 0.02).crps for value in (0.2, 0.002))
+    assert high == pytest.approx(math.log(10.0))
+    assert low == pytest.approx(high)
+
+
+@given(st.lists(st.floats(0.0, 10.0), min_size=1, max_size=9).map(sorted), st.floats(0.0, 10.0))
+def test_no_latency_costs_more_than_the_clients_timeout_over_a_millisecond(ensemble: list[float], real: float) -> None:
+    assert detail(prediction(ensemble, None, quantity="p99"), real).crps <= math.log(10.0 / 0.001) + 1e-9
+
+
+@pytest.mark.parametrize("quantity", ["p95", "budget_spent", "time_to_recover", "success_rate"])
+def test_nobody_gains_by_another_forecast_than_his_own(quantity: str) -> None:
+    """Proper: over outcomes of a law, that law scores best; the same a third lower or higher does worse."""
+    generator = np.random.default_rng(12)
+    law = 0.2 + 0.6 * generator.beta(2.0, 3.0, size=400)
+    outcomes = 0.2 + 0.6 * generator.beta(2.0, 3.0, size=400)
+
+    def mean(factor: float) -> float:
+        told = prediction(np.sort(law * factor).tolist(), None, quantity=quantity)
+        return float(np.mean([detail(told, float(value)).crps for value in outcomes]))
+
+    assert mean(1.0) < min(mean(0.67), mean(1.5))
 
 
 def test_crps_of_an_event_is_briers_score_of_its_probability() -> None:

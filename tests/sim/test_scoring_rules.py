@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.scoring_rules import brier, crps, interval_score, pit, pit_histogram
+from sim.scoring_rules import brier, crps, inside, interval_score, pit, pit_histogram
 
 
 def gaussian_crps(mean: float, sigma: float, measured: float) -> float:
@@ -51,6 +51,30 @@ def test_the_interval_score_is_lowest_at_the_true_quantiles() -> None:
 def test_brier_knows_the_sure_and_the_clueless() -> None:
     assert (brier(1.0, True), brier(0.0, False), brier(1.0, False)) == (0.0, 0.0, 1.0)
     assert brier(0.5, True) == brier(0.5, False) == 0.25
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
+def test_a_perfect_forecaster_is_inside_as_often_as_each_level_says_ties_or_not(level: float) -> None:
+    """Seven of ten values are exactly 1, as of a success rate: every interval ends there, and holds them all."""
+    generator = np.random.default_rng(9)
+
+    def draw() -> float:
+        return 1.0 if generator.random() < 0.7 else float(generator.random())
+
+    shares, raw = [], []
+    for _ in range(4_000):
+        ensemble, value = sorted(draw() for _ in range(40)), draw()
+        shares.append(inside(pit(ensemble, value), level))
+        low, high = np.quantile(ensemble, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+        raw.append(low <= value <= high)
+    assert np.mean(shares) == pytest.approx(level, abs=0.015)
+    assert np.mean(raw) > level + 0.02
+
+
+def test_without_ties_a_value_is_inside_or_not() -> None:
+    ensemble = [float(value) for value in range(99)]
+    assert inside(pit(ensemble, 49.5), 0.9) == 1.0
+    assert inside(pit(ensemble, 200.0), 0.9) == 0.0
 
 
 def test_pit_of_a_perfect_forecaster_is_uniform_with_atoms_and_small_ensembles() -> None:
