@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import yaml
 
 from chaos.actions import inject_fault
 from chaos.ledger import Ledger, Record
@@ -111,6 +112,42 @@ def good(store: RunStore, start: float, end: float) -> float:
     requests = list(store.requests(start, end))
     assert requests
     return sum(r.status is not None and r.status < 500 for r in requests) / len(requests)
+
+
+def test_in_a_context_of_the_users_own_a_namespace_that_is_somebodys_is_not_touched(
+    free_cluster: str, kind_kubeconfig: str, tmp_path: Path
+) -> None:
+    """A kubeconfig that no tool of ours has written: its names are its user's."""
+    given = yaml.safe_load(Path(kind_kubeconfig).read_text())
+    (cluster,), (user,) = given["clusters"], given["users"]
+    cluster["name"], user["name"] = "staging", "me"
+    given["contexts"] = [{"name": "work", "context": {"cluster": "staging", "user": "me", "namespace": "tiny"}}]
+    given["current-context"] = ""
+    mine = tmp_path / "config"
+    mine.write_text(yaml.safe_dump(given))
+    api, out = kubectl(kind_kubeconfig), tmp_path / "guarded"
+    api("create", "namespace", "tiny")
+    try:
+        before = api("get", "namespace", "tiny", "-o", "json")
+        command = [*GAMEDAY, "run", str(TINY), "--world", "kind", "--context", "work", "--out", str(out), "--plain"]
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env=os.environ | {"KUBECONFIG": str(mine)},
+            timeout=60,
+        )
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert "the cluster has tiny already" in done.stderr
+        assert "--allow-namespace tiny" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert not out.exists()
+        assert api("get", "namespace", "tiny", "-o", "json") == before
+        assert leftovers(kind_kubeconfig, "guarded") == ["tiny"]
+    finally:
+        api("delete", "namespace", "tiny")
 
 
 def test_a_game_day_goes_to_its_report_through_a_killed_api_server_and_leaves_nothing(
