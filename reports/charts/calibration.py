@@ -49,8 +49,18 @@ def calibration_chart(groups: Sequence[tuple[str, str, Sequence[CalibrationPoint
             if point.low is not None and point.high is not None:
                 canvas.line(at, y(point.low), at, y(point.high), f"whisker {css}")
             told_point = f"{name}: {point.observed:.1%} inside {point.nominal:.0%}"
-            canvas.circle(at, y(point.observed), 4, f"dot {css}", told_point)
+            _dot(canvas, index, at, y(point.observed), css, told_point)
         row = legend + 16.0 * index
-        canvas.circle(right - 122, row - 4, 4, f"dot {css}")
+        _dot(canvas, index, right - 122, row - 4, css)
         canvas.text(right - 113, row, name, "tick")
     return canvas.markup("chart")
+
+
+def _dot(canvas: Canvas, index: int, x: float, y: float, css: str, title: str | None = None) -> None:
+    """Each group has a shape of its own beside its colour."""
+    if index % 3 == 0:
+        canvas.circle(x, y, 4, f"dot {css}", title)
+    elif index % 3 == 1:
+        canvas.diamond(x, y, 5.5, f"dot {css}", title)
+    else:
+        canvas.rect(x - 3.5, y - 3.5, 7, 7, f"dot {css}", title)

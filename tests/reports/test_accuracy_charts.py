@@ -46,3 +46,10 @@ def test_sharpness_has_a_row_for_each_quantity_and_keeps_extremes_on_the_paper()
     bars = [r for r in tree.iter("{http://www.w3.org/2000/svg}rect") if r.attrib["class"] == "glyph-bar"]
     assert len(bars) == 2
     assert all(0 <= float(b.attrib["x"]) <= float(b.attrib["x"]) + float(b.attrib["width"]) <= width for b in bars)
+
+
+def test_groups_are_told_apart_without_colour() -> None:
+    point = CalibrationPoint(0.9, 0.8, None, None)
+    tree = parsed(calibration_chart([(name, name, [point]) for name in ("all", "moved", "held")]))
+    dots = [node for node in tree.iter() if node.attrib.get("class", "").startswith("dot ") and len(node)]
+    assert len({node.tag for node in dots}) == 3
