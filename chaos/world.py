@@ -54,6 +54,8 @@ class PodAddress(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     workload_admin: str | None
     """None: the app is a program of the user's, which takes no faults."""
     processes: tuple[str, ...]
+    wire_admin: str | None = None
+    """Of an embedded world's pod that a network-throttle will hit: its wire's."""
     pod: str | None = None
     """On Kubernetes: the pod's own name. `name` is the service and a number, in every world."""
 

@@ -34,6 +34,7 @@ def observation(store: RunStore, scenario: Scenario, start: float, end: float) -
         load_pods=max(1, len({pod for pod in _proxied_pods(run.metrics) if service_of(pod) == LOAD_SERVICE})),
         proxy_latency=proxy_latency(run.metrics, start, end),
         cpu=cpu_window(run, scenario, start, end),
+        bytes_sent=bytes_sent(run.metrics, start, end),
         world=str(run.meta.get("world", "local")),
         mesh={name: found[0] for name in FIGURES if (found := MESH_FIGURES[name](run, (start, end))) is not None},
     )
@@ -79,6 +80,18 @@ def proxy_latency(metrics: Metrics, start: float, end: float) -> dict[str, Route
         for service in sorted(counts)
         if counts[service] > 0
     }
+
+
+def bytes_sent(metrics: Metrics, start: float, end: float) -> dict[str, tuple[float, float]]:
+    """Mean bytes of an answer and of a call of each service, from what its proxies wrote to other pods."""
+
+    def mean(direction: str, peer: str, messages: str) -> dict[str, float]:
+        written = metrics.increase_by("tcp_write_bytes_total", start, end, "@service", direction=direction, peer=peer)
+        counts = metrics.increase_by(messages, start, end, "@service", direction=direction)
+        return {name: size / counts[name] for name, size in written.items() if counts.get(name, 0.0) > 0.0}
+
+    answers, calls = mean("inbound", "src", "response_total"), mean("outbound", "dst", "request_total")
+    return {name: (size, calls.get(name, 0.0)) for name, size in sorted(answers.items())}
 
 
 def pods(metrics: Metrics, at: float) -> tuple[PodState, ...]:

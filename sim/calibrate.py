@@ -103,6 +103,7 @@ def calibrate(observation: Observation, scenario: Scenario) -> Calibration:
         workers=_workers(scenario.app, observation),
         ours=not observation.external,
         told_by=told_by,
+        bytes_sent=observation.bytes_sent,
         cpu=fit_cpu(observation.cpu),
     )
     if observation.external:

@@ -68,6 +68,8 @@ class Calibration:
     """Load generator and application are ours and keep what their files declare."""
     told_by: dict[RouteKey, str] = field(default_factory=dict)
     """What told each route's self time."""
+    bytes_sent: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """As in `sim.parameters.Parameters`; counted, so there is nothing to draw."""
     cpu: CpuFit | None = None
     """None: the window does not tell, and processes do not slow each other down."""
 
@@ -91,6 +93,7 @@ class Calibration:
             delays=drawn_delays(generator, self.delays),
             workers={service: fit.draw(generator) for service, fit in self.workers.items()},
             dispersion=self.dispersion.draw(generator),
+            bytes_sent=self.bytes_sent,
             cpu=self.cpu.draw(streams) if self.cpu is not None else None,
         )
 
@@ -104,6 +107,7 @@ class Calibration:
             failure_share=0.0,
             workers={service: fit.centre for service, fit in self.workers.items()},
             dispersion=self.dispersion.centre,
+            bytes_sent=self.bytes_sent,
             cpu=self.cpu.costs if self.cpu is not None else None,
         )
 

@@ -102,6 +102,9 @@ class Observation:
     """Inbound `response_latency_ms` of each service (all routes), for apps that count nothing themselves."""
     cpu: CpuWindow | None = None
     """None: nothing is known of who used the CPU."""
+    bytes_sent: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Mean bytes of an answer and of a call of each service, as its proxy wrote them, without TLS. Of a service that
+    calls none the second is 0."""
     world: str = "local"
     """Where it was seen; faults take their time there, and some reach further (`sim.setup.reached`)."""
     external: bool = False

@@ -87,5 +87,7 @@ class Parameters:
     """By service, where an application is not ours and its file only guesses; else what the application file says."""
     dispersion: float = 1.0
     """Of the arrivals: variance over mean of counts in long intervals; 1 is Poisson."""
+    bytes_sent: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Of an answer and of a call of each service; what it does not have is typical. Only throttled pods ask."""
     cpu: CpuCosts | None = None
     """None: nothing is known of it, and processes do not slow each other down."""

@@ -29,6 +29,8 @@ LEFT_OUT = {
     "TrafficSplit": "the twin sends no share elsewhere for it",
 }
 """Kinds of manifests without a representation, and what that comes to."""
+CALLS_TOO = "callsToo"
+"""A parameter of network-throttle that no file has: the world says it."""
 SHARED_DEPLOYMENT = ("destination", "policy")
 
 
@@ -99,7 +101,10 @@ def setup_of(scenario: Scenario, resources: Iterable[AnyResource], load_pods: in
 
 
 def reached(fault: FaultSpec, world: str) -> FaultSpec:
-    """The fault with all that it reaches in that world: on Kubernetes, destination and policy share a Deployment."""
+    """The fault with all that it reaches in that world: on Kubernetes, destination and policy share a Deployment, and a
+    throttled pod's own calls pass its queue as well as its answers."""
+    if world == "kind" and fault.kind == "network-throttle":
+        return replace(fault, parameters={**fault.parameters, CALLS_TOO: 1.0})
     if world != "kind" or fault.targets.get("component") not in SHARED_DEPLOYMENT:
         return fault
     return replace(fault, targets={**fault.targets, "component": "+".join(SHARED_DEPLOYMENT)})

@@ -1,29 +1,35 @@
-"""Network throttling (F7): what some pods send passes a token bucket (`tc qdisc tbf`) in their own network namespace.
+"""Network throttling (F7): what some pods send passes a token bucket.
 
-A privileged ephemeral container in the pod puts the queueing discipline on eth0, sleeps for the fault's time to live,
-and takes it away by itself; a second one takes it away when the fault is reverted. So a throttled pod mends itself even
-if runner, reaper and API server are all gone. Ephemeral containers cannot be removed: two stay in the pod's list,
-ended.
+On Kubernetes it is `tc qdisc tbf` in the pod's own network namespace. A privileged ephemeral container in the pod puts
+the queueing discipline on eth0, sleeps for the fault's time to live, and takes it away by itself; a second one takes it
+away when the fault is reverted. So a throttled pod mends itself even if runner, reaper and API server are all gone.
+Ephemeral containers cannot be removed: two stay in the pod's list, ended.
 
-Only sending is limited; a service's answers, and its own calls, are what becomes slow.
+In the embedded world a relay before the pod's inbound proxy holds back what the pod answers, handshakes included, by
+the same rule (`scenarios.throttle`, `gameday.worlds.local.wire`). It dies with its pod; a pod that comes back is not
+throttled any more, as on Kubernetes.
+
+Only sending is limited; a service's answers, and on Kubernetes its own calls, are what becomes slow.
 """
 
 from __future__ import annotations
+
+import msgspec
 
 from chaos.faults.base import CannotInject, Steps, share_of_replicas
 from chaos.kube_steps import STRATEGIC_PATCH, patch
 from chaos.requests import Step
 from chaos.world import PodAddress, WorldState
 from scenarios.model import FaultSpec, Scenario
+from scenarios.throttle import BURST_BYTES, DEFAULT_RATE
 
-DEFAULT_RATE = "64kbit"
-BURST_BYTES, LATENCY = 3_000, "2s"
-"""Two frames, so that the rate bites at once; what would wait longer than this is dropped and sent again by TCP."""
+LATENCY = "2s"
+"""What would wait longer than this is dropped, and sent again by TCP."""
 
 
 class NetworkThrottle:
     kind = "network-throttle"
-    summary = "What some replicas send is limited to a rate in their network namespace (Kubernetes only)."
+    summary = "What some replicas send is limited to a rate."
 
     def describe(self, spec: FaultSpec) -> str:
         return f"{spec.targets['service']} ({spec.targets['replicas']} replicas): sends at most {rate(spec)}/s"
@@ -35,20 +41,28 @@ class NetworkThrottle:
         return {f"network of {spec.targets['service']}"}
 
     def infeasible(self, spec: FaultSpec, scenario: Scenario, world: str) -> str | None:
-        if world == "kind":
+        if world == "kind" or scenario.app.service(str(spec.targets["service"])).meshed:
             return None
         return (
-            "processes of the embedded world share the loopback interface, and a queue on it would hold up everything;"
-            " use --world kind, or app-degrade with a latency on the service"
+            f"{spec.targets['service']} is not meshed, and the embedded world throttles before a pod's proxy; use"
+            " --world kind, or app-degrade with a latency on the service"
         )
 
     def warning(self, spec: FaultSpec, scenario: Scenario, world: str) -> str | None:
+        service = scenario.app.service(str(spec.targets["service"]))
+        if world != "kind" and any(route.calls for route in service.routes):
+            return f"what {service.name} answers is throttled; what it calls is throttled on Kubernetes only"
         return None
 
     def steps(self, spec: FaultSpec, world: WorldState) -> Steps:
         pods = world.pods_of(str(spec.targets["service"]))[: int(spec.targets["replicas"])]
-        if world.cluster is None or not pods:
-            raise CannotInject(f"no pod of {spec.targets['service']} is there")
+        wires = [pod.wire_admin for pod in pods if pod.wire_admin is not None]
+        if not pods or (world.cluster is None and not wires):
+            raise CannotInject(f"no pod of {spec.targets['service']} can be throttled")
+        if world.cluster is None:
+            body = msgspec.json.encode({"rate": rate(spec)}).decode()
+            urls = [f"http://{wire}/throttle" for wire in wires]
+            return Steps(tuple(Step("PUT", url, body) for url in urls), tuple(Step("DELETE", url) for url in urls))
         shape = f"tc qdisc replace dev eth0 root tbf rate {rate(spec)} burst {BURST_BYTES} latency {LATENCY}"
         put_in = f"{shape} && sleep {spec.ttl:.0f}; tc qdisc del dev eth0 root tbf 2>/dev/null; true"
         take_out = "tc qdisc del dev eth0 root 2>/dev/null; true"

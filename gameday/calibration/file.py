@@ -86,6 +86,7 @@ class Posterior(msgspec.Struct, frozen=True):
     dispersion: Dispersion
     workers: dict[str, WorkersFit]
     ours: bool
+    bytes_sent: dict[str, tuple[float, float]] = msgspec.field(default_factory=dict)
     cpu: CpuFit | None = None
 
 

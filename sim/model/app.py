@@ -28,6 +28,7 @@ from sim.model.draws import Draws
 from sim.model.processor import SharedProcessor, Thread
 from sim.model.proxy import Requester
 from sim.model.record import Tally
+from sim.model.wire import TYPICAL_BYTES, Wire
 
 if TYPE_CHECKING:
     from sim.model.proxy import ClientProxy, Connection, Target, Try
@@ -101,6 +102,7 @@ class AppPod:
         "_workers",
         "address",
         "alive",
+        "answer_bytes",
         "connections",
         "epoch",
         "fault",
@@ -112,6 +114,7 @@ class AppPod:
         "routes",
         "service",
         "thread",
+        "wire",
     )
 
     def __init__(
@@ -136,6 +139,9 @@ class AppPod:
         """By method and path; set once all services exist."""
         self.thread: Thread | None = None
         """The app's event loop; None where CPU is not modelled."""
+        self.wire: Wire | None = None
+        """What it sends waits here while it is throttled."""
+        self.answer_bytes = TYPICAL_BYTES[0]
         self._serve_seconds = 0.0
         self._agenda = agenda
         self._workers = service.workers
@@ -284,6 +290,20 @@ class AppPod:
 
     # ---- faults
 
+    def throttle(self, wire: Wire, calls: bool) -> None:
+        """What it answers, and where asked for what it calls, waits for a wire from now on."""
+        self.wire = wire
+        if calls and self.proxy is not None:
+            self.proxy.wire = wire
+
+    def unthrottle(self) -> None:
+        """As before; what waits is sent at once."""
+        wire, self.wire = self.wire, None
+        if self.proxy is not None:
+            self.proxy.wire = None
+        if wire is not None:
+            wire.free()
+
     def degrade(self, fault: AppFault | None) -> None:
         """Applies a fault, or lifts it; what was frozen then goes on."""
         self.fault = fault
@@ -307,6 +327,9 @@ class AppPod:
             self._shared.clear()
         if self.thread is not None:
             self.thread.reset()
+        if self.wire is not None:
+            self.wire.clear()
+            self.unthrottle()
         broken, self.connections = list(self.connections), {}
         for connection in broken:
             connection.lost(self._agenda.now)  # first, so that no retry of the next line's picks one of these

@@ -32,6 +32,7 @@ from mesh.behavior.routes import Route
 from sim.agenda import Agenda, Call, Entry
 from sim.model.draws import Draws
 from sim.model.processor import Thread
+from sim.model.wire import HANDSHAKE_BYTES, TYPICAL_BYTES, Wire
 
 if TYPE_CHECKING:
     from sim.model.app import AppPod, RouteModel
@@ -43,6 +44,8 @@ MAX_RESENDS = 3
 """As `mesh.proxy.request`."""
 STREAMS_PER_CONNECTION = 1_000
 """What a proxy allows its peers at a time, as `mesh.proxy.wire.http2_limits`."""
+CONNECT_TIMEOUT_SECONDS = 1.0
+"""For a handshake, as `mesh.proxy.config` has it."""
 
 DONE: Final = Step.DONE
 TRY: Final = Step.TRY
@@ -131,6 +134,17 @@ class Try(Entry):
             self.cpu_delay += proxy.answering(proxy.agenda.now)
         if self.request is not None:
             self.status = status
+            wire = connection.pod.wire
+            if wire is None:
+                proxy.agenda.put(proxy.agenda.now + proxy.overhead.next() + self.cpu_delay, self)
+            else:
+                wire.send(connection.pod.answer_bytes, self._sent, None)
+
+    def _sent(self, _: object) -> None:
+        """A throttled pod has it out."""
+        connection = self.connection
+        if self.request is not None and connection is not None:
+            proxy = connection.known.proxy
             proxy.agenda.put(proxy.agenda.now + proxy.overhead.next() + self.cpu_delay, self)
 
     def happen(self) -> None:
@@ -356,6 +370,17 @@ class Outbound:
                 known.waiting.remove(self)
 
 
+class _Flight:
+    """A handshake whose server is throttled."""
+
+    __slots__ = ("deadline", "endpoint")
+
+    def __init__(self, endpoint: EndpointState[Try, Connection]) -> None:
+        self.endpoint = endpoint
+        self.deadline: Call | None = None
+        """None once it is over."""
+
+
 class Known:
     """One entry of the discovery cache; also the driver of its backend."""
 
@@ -512,14 +537,46 @@ class Known:
         pod = proxy.pods.get(endpoint.spec.address)
         if pod is None or not pod.alive:
             backend.connect_failed(now, endpoint, Cause.CONNECT, handshake=False)
-        elif proxy.meshed and endpoint.spec.identity is not None and not _trusted(now, proxy.leaf, pod.leaf_expires_at):
+        elif pod.wire is not None and endpoint.spec.identity is not None:
+            flight = _Flight(endpoint)
+            flight.deadline = proxy.agenda.call_at(now + CONNECT_TIMEOUT_SECONDS, self._handshake_expired, flight)
+            pod.wire.send(HANDSHAKE_BYTES, self._flight_out, flight)
+        else:
+            self._meet(endpoint, pod)
+        self.rearm()
+
+    def _flight_out(self, flight: _Flight) -> None:
+        """The server's part of a handshake came through a throttled pod's wire; too late, where nobody waits."""
+        deadline = flight.deadline
+        if deadline is None:
+            return
+        flight.deadline = None
+        deadline.cancel()
+        pod = self.proxy.pods.get(flight.endpoint.spec.address)
+        if pod is not None:
+            self._meet(flight.endpoint, pod)
+        self.rearm()
+
+    def _handshake_expired(self, flight: _Flight) -> None:
+        flight.deadline = None
+        backend = self.destination.backend
+        assert backend is not None
+        backend.connect_failed(self.proxy.agenda.now, flight.endpoint, Cause.CONNECT_TIMEOUT, handshake=True)
+        self.rearm()
+
+    def _meet(self, endpoint: EndpointState[Try, Connection], pod: AppPod) -> None:
+        """Both ends look at each other's leaf."""
+        proxy = self.proxy
+        now = proxy.agenda.now
+        backend = self.destination.backend
+        assert backend is not None
+        if proxy.meshed and endpoint.spec.identity is not None and not _trusted(now, proxy.leaf, pod.leaf_expires_at):
             proxy.handshake_failures += 1
             proxy.tallies.refused.add(now)
             proxy.tallies.refused.add(now)  # the peer's proxy counts it, too
             backend.connect_failed(now, endpoint, Cause.CONNECT, handshake=True)
         else:
             backend.connected(now, endpoint, Connection(self, endpoint, pod), STREAMS_PER_CONNECTION)
-        self.rearm()
 
     def send(self, ticket: Try, endpoint: EndpointState[Try, Connection], connection: Connection) -> None:
         request = ticket.request
@@ -528,7 +585,19 @@ class Known:
         ticket.sent_at = self.proxy.agenda.now
         ticket.cpu_delay = 0.0
         connection.tries[ticket] = None
-        target = request.target
+        wire = self.proxy.wire
+        if wire is None:
+            self._arrive(connection, ticket, request.target)
+        else:
+            wire.send(self.proxy.call_bytes, self._out, (connection, ticket, request.target))
+
+    def _out(self, sent: tuple[Connection, Try, Target]) -> None:
+        """A throttled pod's call is on its way; it arrives where the connection did not break meanwhile."""
+        connection, ticket, target = sent
+        if ticket.connection is connection and connection in connection.pod.connections:
+            self._arrive(connection, ticket, target)
+
+    def _arrive(self, connection: Connection, ticket: Try, target: Target) -> None:
         if self.authority == target.authority:
             connection.pod.arrive(ticket, target.route)
         else:
@@ -584,6 +653,9 @@ class ClientProxy:
         self.thread: Thread | None = None
         """The proxy's event loop, and the app's beside it; None where CPU is not modelled (or there is no app)."""
         self.app_thread: Thread | None = None
+        self.wire: Wire | None = None
+        """What the app calls waits here while the pod is throttled."""
+        self.call_bytes = TYPICAL_BYTES[1]
         self.inbound_seconds = 0.0
         self._outbound_seconds = 0.0
         self._call_seconds = 0.0

@@ -141,6 +141,7 @@ class System:
             pod.proxy = self._add_proxy(name, service.name, pod, service.meshed)
             identity = f"{service.service_account}.{service.namespace}" if service.meshed else None
             endpoint = Endpoint(address=pod.address, pod=name, namespace=service.namespace, identity=identity)
+            self._give_sizes(pod)
             self.control.register(service.authority, pod, endpoint)
             self._pods_by_address[pod.address] = pod
             pods.append(pod)
@@ -178,6 +179,14 @@ class System:
             changed(expires_at)
             self.calendar.process(self.control.renewal(holder))
         return proxy
+
+    def _give_sizes(self, pod: AppPod) -> None:
+        sizes = self.parameters.bytes_sent.get(pod.service.name)
+        if sizes is not None and pod.proxy is not None:
+            answer, call = sizes
+            pod.answer_bytes = answer
+            if call > 0.0:
+                pod.proxy.call_bytes = call
 
     def _give_cpu(self, proxy: ClientProxy, pod: AppPod | None) -> None:
         """Processes of the machine for a pod: one app, and one proxy where it is meshed."""

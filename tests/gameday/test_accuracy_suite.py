@@ -96,7 +96,8 @@ def test_only_takes_patterns_of_cases_and_families(suite_file: Path) -> None:
 def test_the_shipped_suite_has_every_fault_of_the_embedded_world_controls_and_a_held_out_part() -> None:
     suite = read_suite("local", 1, ())
     kinds = {fault.kind for run in suite.runs for fault in run.scenario.faults}
-    assert kinds == {"control-plane-down", "cert-expiry", "pod-kill", "app-degrade", "misroute", "telemetry-loss"}
+    played = {"control-plane-down", "cert-expiry", "pod-kill", "app-degrade", "misroute", "telemetry-loss"}
+    assert kinds == {*played, "network-throttle"}
     controls = {run.case.name for run in suite.runs if run.case.control}
     assert {"calm", "identity-outage", "telemetry-loss"} <= controls
     tuned = {(run.case.scenario, run.case.variant, run.load) for run in suite.runs if run.case.part == "tuning"}

@@ -22,8 +22,9 @@ ATTEMPTS = 64
 CONTROL_PORTS = {"identity": 8080, "destination": 8086, "policy": 8090}
 ADMIN_PORT = 9990
 OUTBOUND_PORT, INBOUND_PORT, PROXY_ADMIN_PORT, WORKLOAD_ADMIN_PORT = 4140, 4143, 4191, 9999
+BEHIND_WIRE_PORT, WIRE_ADMIN_PORT = 4144, 4192
 FIRST_POD, MAX_PODS = 10, 240
-PORTS_FROM, PORTS_PER_RUN, PORT_RANGES = 20_000, 600, 20
+PORTS_FROM, PORTS_PER_RUN, PORT_RANGES = 20_000, 840, 15
 """Below 32768, where Linux begins to give out ports of its own accord."""
 
 
@@ -37,6 +38,9 @@ class PodPorts:
     outbound: str
     proxy_admin: str
     workload_admin: str
+    behind_wire: str
+    """Where the inbound proxy listens while a wire (`gameday.worlds.local.wire`) listens in its place."""
+    wire_admin: str
 
 
 class AddressPlan(Protocol):
@@ -64,7 +68,15 @@ class RangePlan:
         if index >= MAX_PODS:
             raise BadInput(f"the app has more than {MAX_PODS} pods, which is what the local world has addresses for")
         ip = f"{self.label}.{FIRST_POD + index}"
-        ports = (app_port, INBOUND_PORT, OUTBOUND_PORT, PROXY_ADMIN_PORT, WORKLOAD_ADMIN_PORT)
+        ports = (
+            app_port,
+            INBOUND_PORT,
+            OUTBOUND_PORT,
+            PROXY_ADMIN_PORT,
+            WORKLOAD_ADMIN_PORT,
+            BEHIND_WIRE_PORT,
+            WIRE_ADMIN_PORT,
+        )
         return PodPorts(ip, *(f"{ip}:{port}" for port in ports))
 
 
@@ -80,10 +92,10 @@ class PortPlan:
         return f"127.0.0.1:{port}", f"127.0.0.1:{port + 1}"
 
     def pod(self, index: int, app_port: int) -> PodPorts:
-        first = self._first + 10 + 5 * index
-        if first + 5 > self._first + PORTS_PER_RUN:
+        first = self._first + 10 + 7 * index
+        if first + 7 > self._first + PORTS_PER_RUN:
             raise BadInput(f"the app has more pods than {PORTS_PER_RUN} ports on 127.0.0.1 can serve")
-        return PodPorts("127.0.0.1", *(f"127.0.0.1:{first + offset}" for offset in range(5)))
+        return PodPorts("127.0.0.1", *(f"127.0.0.1:{first + offset}" for offset in range(7)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 control/identity, control/destination, control/policy
 <service>-<n>/app, <service>-<n>/proxy        for each replica
+<service>-<n>/wire                            of services that a network-throttle will hit
 loadgen-0/proxy                               the load generator's pod has a proxy and no app of ours
 """
 
@@ -65,17 +66,23 @@ def lay_out(scenario: Scenario, run_dir: Path, plan: AddressPlan, seed: int) -> 
         for address, admin in [plan.control(name)]
     }
     processes = [_control_process(name, control, scenario, run_dir, pki) for name in COMPONENTS]
+    throttled = {str(f.targets["service"]) for f in scenario.faults if f.kind == "network-throttle"}
     pods: list[PodAddress] = []
     for service in scenario.app.services:
         for replica in range(service.replicas):
-            pod = _pod(plan, len(pods), service.name, service.namespace, replica, service)
+            wired = service.name in throttled and service.meshed
+            behind = plan.pod(len(pods), service.port).behind_wire
+            pod = _pod(plan, len(pods), service.name, service.namespace, replica, service, wired)
             pods.append(pod)
             processes.append(_app_process(service, pod, scenario, seed * 1000 + len(pods)))
             if service.meshed:
-                processes.append(_proxy_process(pod, service.service_account, control, scenario, pki))
+                listen = behind if wired else pod.inbound
+                processes.append(_proxy_process(pod, service.service_account, control, scenario, pki, listen))
+            if wired:
+                processes.append(_wire_process(pod, behind))
     load = _pod(plan, len(pods), LOAD_SERVICE, LOAD_NAMESPACE, 0, None)
     pods.append(load)
-    processes.append(_proxy_process(load, LOAD_SERVICE, control, scenario, pki))
+    processes.append(_proxy_process(load, LOAD_SERVICE, control, scenario, pki, load.inbound))
     return Layout(control, tuple(pods), tuple(processes), {service.name: service for service in scenario.app.services})
 
 
@@ -104,12 +111,19 @@ class Pki:
 
 
 def _pod(
-    plan: AddressPlan, index: int, service: str, namespace: str, replica: int, spec: AppService | None
+    plan: AddressPlan,
+    index: int,
+    service: str,
+    namespace: str,
+    replica: int,
+    spec: AppService | None,
+    wired: bool = False,
 ) -> PodAddress:
     name = f"{service}-{replica}"
     ports = plan.pod(index, spec.port if spec is not None else 0)
     meshed = spec is None or spec.meshed
     processes = ([f"{name}/app"] if spec is not None else []) + ([f"{name}/proxy"] if meshed else [])
+    processes += [f"{name}/wire"] if wired else []
     return PodAddress(
         name=name,
         service=service,
@@ -121,6 +135,7 @@ def _pod(
         proxy_admin=ports.proxy_admin if meshed else None,
         workload_admin=ports.workload_admin if spec is not None and spec.command is None else None,
         processes=tuple(processes),
+        wire_admin=ports.wire_admin if wired else None,
     )
 
 
@@ -162,12 +177,12 @@ def _app_process(service: AppService, pod: PodAddress, scenario: Scenario, seed:
 
 
 def _proxy_process(
-    pod: PodAddress, account: str, control: Mapping[str, ControlComponent], scenario: Scenario, pki: Pki
+    pod: PodAddress, account: str, control: Mapping[str, ControlComponent], scenario: Scenario, pki: Pki, listen: str
 ) -> ProcessSpec:
     assert pod.proxy_admin is not None
     settings = scenario.identity
     values = {
-        "INBOUND_LISTEN_ADDR": pod.inbound,
+        "INBOUND_LISTEN_ADDR": listen,
         "OUTBOUND_LISTEN_ADDR": pod.outbound,
         "ADMIN_LISTEN_ADDR": pod.proxy_admin,
         "OUTBOUND_BIND_IP": pod.ip,
@@ -189,3 +204,9 @@ def _proxy_process(
     environment = {f"LINKERD2_PROXY_{key}": value for key, value in values.items()}
     command = (sys.executable, "-m", "mesh.proxy")
     return ProcessSpec(f"{pod.name}/proxy", pod.name, command, environment, f"http://{pod.proxy_admin}/ready")
+
+
+def _wire_process(pod: PodAddress, behind: str) -> ProcessSpec:
+    command = [sys.executable, "-m", "gameday.worlds.local.wire"]
+    command += ["--listen", pod.inbound, "--to", behind, "--admin", str(pod.wire_admin)]
+    return ProcessSpec(f"{pod.name}/wire", pod.name, tuple(command), {}, f"http://{pod.wire_admin}/ready")
