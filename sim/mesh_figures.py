@@ -60,7 +60,7 @@ def bucketed_quantile(latencies: Floats, share: float) -> float | None:
 def between(by_second: Mapping[int, int], start: float, end: float) -> float:
     """Counts of [start, end); of a second that an edge cuts, the part that lies inside."""
     return math.fsum(
-        count * min(1.0, second + 1.0 - start, end - second)
+        count * (min(second + 1.0, end) - max(second, start))
         for second, count in by_second.items()
         if start - 1.0 < second < end
     )

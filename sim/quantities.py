@@ -23,6 +23,8 @@ from sim.setup import Setup
 Key = tuple[str, str, str]
 """(quantity, subject, window)."""
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+SCRAPE_SECONDS = 1.0
+"""Between two scrapes. At which moment of it a window begins is chance."""
 PROMPT = 0.01
 """Seconds after the planned moment at which a fault comes and goes, at the least: never within the second before."""
 FAN_QUANTITIES = ("success_rate", "p95", "burn")
@@ -126,9 +128,21 @@ def quantities(record: Record, setup: Setup, lag: float = 0.0) -> dict[Key, floa
             meant = between(record.meant.get(service, {}), start - lag, end - lag)
             if meant:
                 reached = between(record.reached.get(service, {}), start - lag, end - lag)
+                reached -= forgotten(record, service, start - lag, end - lag)
                 found["attempts_per_request", service, window] = reached / meant
     found.update(_courses(requests, setup))
     return found
+
+
+def forgotten(record: Record, service: str, start: float, end: float) -> float:
+    """Requests to the service that its killed pods had counted since the last scrape, and nobody ever saw. A window's
+    edges are moments of scrapes."""
+    lost = 0.0
+    for at, killed, share in record.killed:
+        if killed == service and start < at < end:
+            scraped = at - (at - start) % SCRAPE_SECONDS
+            lost += share * between(record.reached.get(service, {}), scraped, at)
+    return lost
 
 
 def _courses(requests: Requests, setup: Setup) -> dict[Key, float]:

@@ -20,12 +20,10 @@ from sim.calibrate import Calibration
 from sim.model.draws import Streams
 from sim.model.system import System
 from sim.observation import PodState
-from sim.quantities import Floats, Key, fan_series, quantities
+from sim.quantities import SCRAPE_SECONDS, Floats, Key, fan_series, quantities
 from sim.setup import Setup
 
 NICENESS = 10
-SCRAPE_SECONDS = 1.0
-"""Between two scrapes. At which moment of it a window begins is chance."""
 J = TypeVar("J")
 R = TypeVar("R")
 

@@ -67,7 +67,9 @@ class Record:
         self.retried: dict[int, int] = {}
         """Second → tries beyond the first, over all services."""
         self.refused: dict[int, int] = {}
-        """Second → handshakes between proxies that failed."""
+        """Second → handshakes between proxies that failed, counted once by each proxy that saw it fail."""
+        self.killed: list[tuple[float, str, float]] = []
+        """(when, service, its share of the service's pods) of each pod that was killed, counters and all."""
         self.client_seconds = 0.0
         """What the client itself adds to a latency, on average."""
         self.handshake_failures = 0

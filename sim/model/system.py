@@ -283,10 +283,18 @@ class System:
         return pods[: int(fault.targets.get("replicas", len(pods)))]
 
     def kill(self, pod: AppPod) -> None:
+        alive = sum(other.alive for other in self.pods[pod.service.name])
+        self.record.killed.append((self.calendar.now, pod.service.name, 1.0 / max(alive, 1)))
         pod.kill()
         if pod.name in self._holders:
             self._holders[pod.name].forget()
         self.control.set_ready(pod.service.authority, pod, False)
+
+    def starting(self, *cpu_seconds: float) -> None:
+        """Processes start, each burning so much CPU that others on the machine have to do without."""
+        if self._machine is not None:
+            for seconds in cpu_seconds:
+                Thread(self._machine).take(self.calendar.now, seconds)
 
     def restart(self, pod: AppPod) -> bool:
         """Brings a killed pod back; False where it cannot become ready, for want of a certificate."""

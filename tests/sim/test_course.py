@@ -108,6 +108,7 @@ def test_counters_of_a_window_are_those_of_the_scrapes_before_its_edges() -> Non
     assert between(by_second, 0.0, 3.0) == 60.0
     assert between(by_second, -0.25, 2.75) == 10.0 + 20.0 + 0.75 * 30.0
     assert between(by_second, 0.5, 2.5) == 5.0 + 20.0 + 15.0
+    assert between(by_second, 1.25, 1.5) == 5.0
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 
 import pytest
@@ -15,9 +16,12 @@ from sim.model.draws import Streams
 from sim.model.faults import check
 from sim.model.record import Record
 from sim.model.system import System
+from sim.parameters import CpuCosts
+from sim.quantities import forgotten, quantities
 from sim.setup import Setup, reached
 
 SHORT_LEAVES = IdentitySettings(leaf_lifetime=10.0, clock_skew=0.5, min_refresh=1.0)
+LOAD_OF_40 = LoadSpec(40.0, {"all": 1.0}, 10**6, 10.0)
 SLOW = ServiceTime(0.5, 0.0, "constant")
 
 
@@ -160,6 +164,43 @@ def test_a_caller_outside_the_mesh_needs_no_certificate_and_shares_no_connection
     system = System(setup, parameters_of(20.0), Streams(1, 0))
     assert set(system.run().status) == {200}
     assert len(system.pods["back"][0].connections) > 5
+
+
+def test_processes_that_start_take_cpu_from_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One core, two restarts that cost half a second of it together; the front end is not touched otherwise."""
+    costs = CpuCosts(cores=1.0, proxy_inbound=0.001, proxy_outbound=0.001, app_serve=0.001)
+    parameters = replace(parameters_of(40.0), cpu=costs)
+    other = application(service("front"), service("other", replicas=1))
+    setup = setup_of(other, faults=(fault("pod-kill", at=5.0, service="other", replicas=1),), load=LOAD_OF_40)
+    slowed = slowest(played(setup, parameters), 5.4, 6.6)
+    monkeypatch.setattr("sim.model.faults.APP_START_CPU_SECONDS", 0.0)
+    monkeypatch.setattr("sim.model.faults.PROXY_START_CPU_SECONDS", 0.0)
+    spared = slowest(played(setup, parameters), 5.4, 6.6)
+    assert slowed > 1.3 * spared
+
+
+def slowest(record: Record, start: float, end: float) -> float:
+    found = zip(record.intended_at, record.latency, strict=True)
+    return max(latency for at, latency in found if latency is not None and start <= at < end)
+
+
+def test_what_a_killed_pod_had_counted_since_the_last_scrape_is_lost() -> None:
+    """Two pods, one of which dies half a second after a scrape: a quarter of a second's requests were never seen."""
+    back = service("back", replicas=2)
+    kill = fault("pod-kill", at=5.5, service="back", replicas=1)
+    setup = setup_of(application(service("front", calls=("back",)), back), faults=(kill,), load=LOAD_OF_40)
+    record = played(setup)
+    assert forgotten(record, "back", 0.0, 20.0) == pytest.approx(40.0 * 0.5 / 2, abs=4.0)
+    assert forgotten(record, "back", -0.51, 19.49) < 1.0  # killed just after a scrape
+    assert forgotten(record, "back", 6.0, 20.0) == forgotten(record, "front", 0.0, 20.0) == 0.0
+    whole = quantities(that_forgot_nothing(record), setup)["attempts_per_request", "back", "inject"]
+    assert quantities(record, setup)["attempts_per_request", "back", "inject"] < whole
+
+
+def that_forgot_nothing(record: Record) -> Record:
+    same = copy(record)
+    same.killed = []
+    return same
 
 
 def test_a_killed_pod_is_routed_around_and_comes_back() -> None:
