@@ -1,7 +1,7 @@
 """Sharpness: how wide 90 % intervals are, for each quantity, as quartiles on a logarithmic scale.
 
-Coverage can be bought with width; this chart shows the price. The unit is the quantity's scale (`sim/score.py`): 1 is
-as wide as the measured latency itself, as five points of success rate, as a whole budget.
+Coverage can be bought with width; this chart shows the price. Widths are on the quantity's scale (`sim/score.py`): 1 is
+a factor of 2.7 in latency, five points of success rate, nearly two budgets from none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LEAST, MOST = 0.001, 100.0
 
 
 def sharpness_chart(rows: Sequence[tuple[str, Sequence[float]]], width: float = 600.0) -> str:
-    """`rows`: (name, widths in units of the scale, one or more). An SVG."""
+    """`rows`: (name, widths on the scale, one or more). An SVG."""
     height = 46.0 + 22.0 * len(rows)
     left, right, top, bottom = 214.0, width - 46.0, 8.0, height - 38.0
     x = Scale(math.log10(LEAST), math.log10(MOST), left, right)
@@ -38,5 +38,7 @@ def sharpness_chart(rows: Sequence[tuple[str, Sequence[float]]], width: float = 
         canvas.line(at(middle), y - 6, at(middle), y + 6, "glyph-median")
         canvas.text(right + 6, y + 4, f"{middle:.2g}", "tick")
     canvas.line(left, bottom, right, bottom, "axis")
-    canvas.text((left + right) / 2, height - 6, "width of the 90 % interval, in units of the scale", "tick", "middle")
+    canvas.text(
+        (left + right) / 2, height - 6, "width of the 90 % interval, on the scale of the scores", "tick", "middle"
+    )
     return canvas.markup("chart")
