@@ -12,6 +12,7 @@ from random import Random
 import uvloop
 
 from mesh import native
+from mesh.proxy import descriptors
 from mesh.proxy.config import Config, InvalidConfig, load_config
 from mesh.proxy.log import LogControl, start_logging
 from mesh.proxy.proxy import Proxy
@@ -64,6 +65,7 @@ def main() -> int:
     except (InvalidConfig, native.StaleBuild) as error:
         print(f"gameday proxy: {error}", file=sys.stderr)
         return 2
+    descriptors.reserve()
     return uvloop.run(_run(config, start_logging(config.log)))
 
 

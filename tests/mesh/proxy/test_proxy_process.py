@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -75,3 +76,20 @@ def test_a_port_that_is_taken_is_one_line_and_status_1() -> None:
         await app.stop()
 
     uvloop.run(scenario())
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the size of the table is known from /proc only")
+def test_the_descriptor_table_has_grown_before_there_are_threads() -> None:
+    """Else the loop sleeps in `socket` or `accept` each time that it doubles (`mesh/proxy/descriptors.py`)."""
+    script = "from mesh.proxy import descriptors\ndescriptors.reserve(1000)\nprint(open('/proc/self/status').read())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20)
+    (size,) = (int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("FDSize:"))
+    assert size >= 1000
+
+
+def test_a_low_limit_of_descriptors_is_no_error() -> None:
+    script = (
+        "import resource; from mesh.proxy import descriptors\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)); descriptors.reserve()"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=20)
