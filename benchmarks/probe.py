@@ -2,11 +2,12 @@
 
 A timer of one millisecond runs in the loop; what passes between two of its turns beyond that, minus the time in which
 the kernel had the thread waiting for a core (schedstat's run delay: that is the machine, not the proxy), is a stall.
-Stalls of `NOTED_SECONDS` and more are appended to the file $GAMEDAY_PROBE as a line of JSON (`Stall`): beside the stall
-itself the thread's own CPU time (what it worked; the rest is a system call that slept, or the machine, which
-`benchmarks/witness.py` tells apart), the garbage collector's part, and, with $GAMEDAY_PROBE_STACKS set, where the loop
-was: a second thread looks at its Python stack while a tick is overdue. That costs time itself, so stacks are for finding causes and not for figures; compiled frames
-do not show. The gauge `proxy_loop_lag_seconds` sees ten moments a second and would miss most.
+Stalls of `NOTED_SECONDS` and more are appended to the file $GAMEDAY_PROBE as a line of JSON (`Stall`): beside the
+stall itself the thread's own CPU time (what it worked; the rest is a system call that slept, or the machine, which
+`benchmarks/witness.py` tells apart), the garbage collector's part, and, with $GAMEDAY_PROBE_STACKS set, where the
+loop was: a second thread looks at its Python stack while a tick is overdue. That costs time itself, so stacks are for
+finding causes and not for figures; compiled frames do not show. The gauge `proxy_loop_lag_seconds` sees ten moments a
+second and would miss most.
 """
 
 from __future__ import annotations
