@@ -15,18 +15,18 @@ import sys
 import time
 from dataclasses import replace
 
-import sim.agenda
+import sim.model.agenda
 from scenarios.catalogue import names
 from scenarios.load import load_scenario
-from sim.calibrate import calibrate
-from sim.cold import TYPICAL_OVERHEAD, cold_observation
-from sim.distributions import LogNormal
-from sim.forecast import make_task
+from sim.calibration.calibrate import calibrate
+from sim.calibration.cold import TYPICAL_OVERHEAD, cold_observation
+from sim.forecast.predict import make_task
+from sim.model.distributions import LogNormal
 from sim.model.draws import Streams
+from sim.model.parameters import Parameters
+from sim.model.setup import Setup, read_setup
 from sim.model.system import System
-from sim.parameters import Parameters
-from sim.replicate import Players
-from sim.setup import Setup, read_setup
+from sim.replication.replicate import Players
 
 ROUNDS = 3
 DRILL_SECONDS = 150.0
@@ -75,7 +75,7 @@ def drill(processes: int | None = None) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    print("interpreted" if str(sim.agenda.__file__).endswith(".py") else "compiled")
+    print("interpreted" if str(sim.model.agenda.__file__).endswith(".py") else "compiled")
     if arguments == ["drill"]:
         print(drill())
         return

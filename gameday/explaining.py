@@ -14,7 +14,7 @@ from reports.notation import percent, share, share_span, span, times
 from reports.run import Run
 from reports.store import RunStore
 from reports.verification import DOCUMENT
-from sim.explanation import UNCHANGED, Explanation, Remedy
+from sim.explain.explanation import UNCHANGED, Explanation, Remedy
 from sim.results import Forecast
 
 

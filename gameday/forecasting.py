@@ -22,8 +22,8 @@ from reports.reading import SERVICES, band, expected, interval, told, value
 from reports.store import RunStore
 from scenarios.load import load_scenario
 from scenarios.model import Scenario
-from sim.calibration import Calibration
-from sim.forecast import cold_observation, make_forecast
+from sim.calibration.outcome import Calibration
+from sim.forecast.predict import cold_observation, make_forecast
 from sim.observation import Observation
 from sim.results import Forecast
 

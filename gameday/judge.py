@@ -22,11 +22,11 @@ from reports.observe import observation
 from reports.reading import PAGING, expected, is_headline
 from reports.store import RunStore
 from scenarios.model import Phases, Scenario
-from sim.counterfactual import explain
-from sim.course import METASTABLE, PAGED, RECOVER
-from sim.explanation import Explanation
+from sim.explain.counterfactual import explain
+from sim.explain.explanation import Explanation
+from sim.replication.course import METASTABLE, PAGED, RECOVER
 from sim.results import Forecast
-from sim.score import score
+from sim.scoring.score import score
 
 EXPLAIN_BUDGET_SECONDS = 10.0
 FEWEST_BUDGET_SECONDS = 4.0

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from gameday.rundir import RUNS
-from sim.score import Detail
+from sim.scoring.score import Detail
 
 SCHEMA = "gameday.dev/ledger/v1"
 VARIABLE = "GAMEDAY_LEDGER"

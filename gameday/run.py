@@ -51,7 +51,7 @@ from reports.observe import observation
 from reports.store import RunStore
 from scenarios.load import load_scenario
 from scenarios.model import Scenario
-from sim.forecast import make_forecast
+from sim.forecast.predict import make_forecast
 from sim.results import Forecast
 
 FORECAST_BUDGET_SECONDS = 11.0

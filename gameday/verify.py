@@ -38,10 +38,10 @@ from reports.store import RunStore
 from reports.verification import DOCUMENT, PREDICTION, Row, Verification
 from scenarios.load import load_scenario
 from scenarios.model import Scenario
-from sim.explanation import UNCHANGED, Explanation, Remedy
-from sim.forecast import make_forecast
+from sim.explain.explanation import UNCHANGED, Explanation, Remedy
+from sim.forecast.predict import make_forecast
+from sim.knobs.written import FOLDER
 from sim.results import Forecast
-from sim.written import FOLDER
 
 PREDICTION_SECONDS = 15.0
 EXPLAIN_SECONDS = 25.0

@@ -25,7 +25,7 @@ from reports.store import RunStore
 from reports.verification import DOCUMENT, Verification
 from scenarios.load import load_scenario
 from scenarios.model import Scenario
-from sim.explanation import Explanation
+from sim.explain.explanation import Explanation
 
 AGREED = 0.8
 """Share of seeds whose measured budget must lie in its interval (acceptance 4 of the twin)."""

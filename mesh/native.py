@@ -51,7 +51,7 @@ PATTERNS = (
     "mesh/proxy/wire/http2*.py",
     "mesh/proxy/wire/message.py",
     "mesh/proxy/wire/tls.py",
-    "sim/agenda.py",
+    "sim/model/agenda.py",
     "sim/model/app.py",
     "sim/model/control.py",
     "sim/model/draws.py",

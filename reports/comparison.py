@@ -7,7 +7,7 @@ import hashlib
 from reports.document import ArrivalPart, BandPart, ForecastPart, PredictionPart, ScorePart
 from reports.judgement import is_complete
 from reports.material import Material
-from sim.course import EVENTS
+from sim.replication.course import EVENTS
 from sim.results import Prediction, Scored
 
 
@@ -77,7 +77,7 @@ def prediction_part(prediction: Prediction, measured: float | None = None, row: 
 
 
 def score_part(material: Material, predictions: list[PredictionPart]) -> ScorePart | None:
-    # As `sim.score` counts coverage: an event has no interval to be inside of.
+    # As `sim.scoring.score` counts coverage: an event has no interval to be inside of.
     judged = [p.inside for p in predictions if p.inside is not None and p.quantity not in EVENTS]
     if material.score is None:
         return None

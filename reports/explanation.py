@@ -16,7 +16,7 @@ from reports.document import (
 from reports.material import Material
 from reports.notation import seconds, span, times
 from reports.verification import Verification
-from sim.explanation import Price
+from sim.explain.explanation import Price
 from sim.results import Counterfactual, CounterfactualSlo
 
 LEAST_LATENCY, LEAST_SHARE = 0.0005, 0.03

@@ -31,8 +31,8 @@ from reports.explanation import price_words
 from reports.material import Material
 from reports.reading import Told, told
 from scenarios.model import AppService, SloSpec
-from sim.phase_map import PhaseMap
 from sim.results import Fan
+from sim.sweep.phase_map import PhaseMap
 
 _BACKTICKS = re.compile("`([^`<>]+)`")
 TEMPLATES = Path(__file__).parent / "templates"

@@ -10,9 +10,9 @@ from reports.measure import Key, measure_run
 from reports.recovery import Course, course
 from reports.run import Run
 from reports.verification import Verification
-from sim.explanation import Explanation
-from sim.phase_map import PhaseMap
+from sim.explain.explanation import Explanation
 from sim.results import Counterfactual, Forecast, Score
+from sim.sweep.phase_map import PhaseMap
 
 
 @dataclass(slots=True)

@@ -17,8 +17,8 @@ from reports.store import RunStore
 from scenarios.model import Scenario, SloSpec
 from scenarios.quantiles import percentile
 from scenarios.slo import Counts, budget_spent
-from sim.course import planned, read_course
-from sim.mesh_figures import FIGURES, MESH
+from sim.replication.course import planned, read_course
+from sim.replication.mesh_figures import FIGURES, MESH
 
 Key = tuple[str, str, str]
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
@@ -64,7 +64,7 @@ def measure_run(run: Run, scenario: Scenario, windows: Mapping[str, Sequence[flo
 
 
 def _courses(run: Run, scenario: Scenario) -> dict[Key, float]:
-    """Pages, recovery and metastability, as `sim.course` reads them of the twin; only of a run with all its faults."""
+    """Pages, recovery and metastability, read as the twin's are (`sim.replication.course`); of runs with all faults."""
     plan, injected, reverted = planned(scenario.faults), fault_begin(run), fault_end(run)
     found: dict[Key, float] = {}
     if plan is None or injected is None or reverted is None or "recover" not in run.windows:

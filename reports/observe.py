@@ -14,8 +14,8 @@ from reports.run import Run
 from reports.series import EXPIRES, LOAD_SERVICE, REFRESHED, Metrics, Series, cumulative_buckets, pod_of, service_of
 from reports.store import RunStore
 from scenarios.model import Scenario
-from sim.mesh_figures import FIGURES
 from sim.observation import ClientSample, Observation, PodState, RouteTimes
+from sim.replication.mesh_figures import FIGURES
 
 
 def observation(store: RunStore, scenario: Scenario, start: float, end: float) -> Observation:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from reports.charts.hysteresis import hysteresis_chart, recovery_chart
 from reports.charts.phase_map import AXES, phase_map_chart
 from reports.html import TEMPLATES
-from sim.phase_map import Panel, PhaseMap, Point
+from sim.sweep.phase_map import Panel, PhaseMap, Point
 
 STATES = {
     "stable": "comes back from this and every larger fault tested",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from reports.document import PredictionPart
 from reports.notation import NOTHING, percent, quantity, seconds, span
 from scenarios.slo import MONTH_RULES
-from sim.course import EVENTS, METASTABLE, PAGE_TIMES, PAGED, PEAK, RECOVER
+from sim.replication.course import EVENTS, METASTABLE, PAGE_TIMES, PAGED, PEAK, RECOVER
 
 WHOLE_MESH = "the mesh"
 ORDER = (

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from reports.document import ActionPart, Document, FaultPart, PredictionPart, SloPart
 from reports.notation import THIN, count, listing, objective, percent, quantity, quantity_name, seconds, times
 from reports.reading import is_event, narrow
-from sim.explanation import UNCHANGED
+from sim.explain.explanation import UNCHANGED
 
 NO_WIDTH = 1e3
 """Distance of a value outside an interval that has no width."""

@@ -106,7 +106,7 @@ class Observation:
     """Mean bytes of an answer and of a call of each service, as its proxy wrote them, without TLS. Of a service that
     calls none the second is 0."""
     world: str = "local"
-    """Where it was seen; faults take their time there, and some reach further (`sim.setup.reached`)."""
+    """Where it was seen; faults take their time there, and some reach further (`sim.model.setup.reached`)."""
     external: bool = False
     """An application that is not ours: what its file declares is a guess, and so is who sends its load."""
     inbound: dict[tuple[str, str], RouteTimes] = field(default_factory=dict)
@@ -116,6 +116,6 @@ class Observation:
     load_points: tuple[LoadPoint, ...] = ()
     """In order of time, service by service."""
     mesh: dict[str, float] = field(default_factory=dict)
-    """M1-M5 over the window (`sim.mesh_figures`), those that were counted; M3 is a number of handshakes."""
+    """M1-M5 over the window (`sim.replication.mesh_figures`), those that were counted; M3 is a number of handshakes."""
     answers: tuple[int, int] | None = None
     """(failed, all) answers of the services that clients enter at; of a source without single requests."""

@@ -9,8 +9,8 @@ Quantities and their units:
     peak_burn             highest burn rate over five seconds
     paged, metastable     events: 0 or 1 in each replication, so that the ensemble's mean is the probability
     time_to_page R        seconds from the first injection until burn alert R fires; that long or longer where the value
-    time_to_recover       is the window's length: there it is censored (`sim.course`, and `Arrival` for how it is told)
-    M1 … M5               the guide's, over the whole mesh, subject "" (`sim.mesh_figures`)
+    time_to_recover       is the window's length: there it is censored (`sim.replication.course`, `Arrival` says how)
+    M1 … M5               the guide's, over the whole mesh, subject "" (`sim.replication.mesh_figures`)
 
 Windows: `inject`, `recover`, and `all` (both).
 """
@@ -134,7 +134,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     coverage: float | None
     """Share of scored rows whose 90 % interval contains the measured value."""
     crps: float | None
-    """Mean over rows, each divided by its scale (see sim.score) so that units may be mixed."""
+    """Mean over rows, each divided by its scale (see sim.scoring.score) so that units may be mixed."""
     crps_naive: float | None
     skill: float | None
     """1 - crps / crps_naive."""

@@ -19,9 +19,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gameday.accuracy.evidence import Evidence
-from sim.coverage import Share, bootstrap, share_of
-from sim.score import LEVELS, SHARES, Detail, is_event, is_moment
-from sim.scoring_rules import inside
+from sim.scoring.coverage import Share, bootstrap, share_of
+from sim.scoring.rules import inside
+from sim.scoring.score import LEVELS, SHARES, Detail, is_event, is_moment
 
 ENOUGH_REQUESTS = 5_000
 REQUIRED = 0.95

@@ -26,13 +26,13 @@ from reports.observe import observation
 from reports.run import Run
 from reports.store import Request, RunStore
 from scenarios.model import Scenario, SloSpec
-from sim.closed_form import formulas
-from sim.coverage import apart as standard_errors
-from sim.discrepancy import Learned, family_of, load, read_statement
-from sim.forecast import make_forecast
-from sim.quantities import PERCENTILES
+from sim.forecast.discrepancy import Learned, family_of, load, read_statement
+from sim.forecast.predict import make_forecast
+from sim.replication.quantities import PERCENTILES
 from sim.results import Forecast, Prediction
-from sim.score import Detail, detail
+from sim.scoring.closed_form import formulas
+from sim.scoring.coverage import apart as standard_errors
+from sim.scoring.score import Detail, detail
 
 Key = tuple[str, str, str]
 REPLICATIONS = 80
@@ -55,7 +55,7 @@ class Evidence:
     family: str
     """What the page groups it by."""
     kinds: str
-    """Kinds of its faults (`sim.discrepancy.family_of`)."""
+    """Kinds of its faults (`sim.forecast.discrepancy.family_of`)."""
     part: str
     control: bool
     load: str

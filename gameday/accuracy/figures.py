@@ -11,9 +11,9 @@ from reports.charts.calibration import CalibrationPoint, calibration_chart
 from reports.charts.pit import pit_chart
 from reports.charts.sharpness import sharpness_chart
 from reports.charts.standalone import standalone
-from sim.coverage import binomial_band
-from sim.score import LEVELS, is_event
-from sim.scoring_rules import pit_histogram
+from sim.scoring.coverage import binomial_band
+from sim.scoring.rules import pit_histogram
+from sim.scoring.score import LEVELS, is_event
 
 BINS = 10
 

@@ -1,8 +1,8 @@
 """`gameday accuracy --learn FILE`: the discrepancy from a suite's runs, checked by leaving each run out in turn.
 
 Held-out runs take no part. What is printed is how often the intervals would have held with what the other runs teach,
-beside how often they did with what the forecasts used; the file is for sim/discrepancy.json, or for nobody if the first
-are no better.
+beside how often they did with what the forecasts used; the file is for sim/forecast/discrepancy.json, or for nobody if
+the first are no better.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import msgspec
 
 from gameday.accuracy.evidence import Evidence, machine
 from gameday.errors import BadInput
-from sim.coverage import share_of
-from sim.discrepancy import CONFIG_DIGITS, Learned
-from sim.learning import FEWEST_RUNS, Residual, learn, leave_one_out, residual_of
-from sim.score import LEVELS
+from sim.forecast.discrepancy import CONFIG_DIGITS, Learned
+from sim.scoring.coverage import share_of
+from sim.scoring.learning import FEWEST_RUNS, Residual, learn, leave_one_out, residual_of
+from sim.scoring.score import LEVELS
 
 
 def learn_discrepancy(evidence: Sequence[Evidence], path: Path, world: str, say: Callable[[str], None]) -> None:

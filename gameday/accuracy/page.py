@@ -19,8 +19,8 @@ from gameday.accuracy.acceptance import (
     skill_band,
 )
 from gameday.accuracy.evidence import Evidence, machine
-from sim.coverage import binomial_band
-from sim.score import LEVELS, Detail, is_event
+from sim.scoring.coverage import binomial_band
+from sim.scoring.score import LEVELS, Detail, is_event
 
 K = TypeVar("K")
 MOST_MISSES = 60
@@ -31,9 +31,9 @@ INTRO = """\
 
 Every forecast was sealed before its injection and is scored here against what the run measured. *Inside* is the share
 of quantities whose prediction interval contains the measured value. The quantities of one run move together, so bands
-come from resampling whole runs. CRPS is on each quantity's scale (`sim/score.py`), lower is better; *naive* says
-that nothing changes from the baseline; skill is 1 − CRPS / naive, over the quantities that the fault *moved* in most
-runs of the case at that load: a success rate by more than 2 points, anything else by more than 20 %, and what is
+come from resampling whole runs. CRPS is on each quantity's scale (`sim/scoring/score.py`), lower is better; *naive*
+says that nothing changes from the baseline; skill is 1 − CRPS / naive, over the quantities that the fault *moved* in
+most runs of the case at that load: a success rate by more than 2 points, anything else by more than 20 %, and what is
 counted in requests by more than two standard errors of counting as well."""
 
 ANEW = """
@@ -150,8 +150,9 @@ def _families(tuning: Sequence[Evidence], held_out: Sequence[Evidence]) -> list[
     return [
         *_table(head, rows),
         "",
-        "*Over formula*: skill over a closed-form formula, where one applies (`sim/closed_form.py`). *Invented*: the",
-        "forecast left “nothing changes” out of its interval by more than noise, and the quantity did not move.",
+        "*Over formula*: skill over a closed-form formula, where one applies (`sim/scoring/closed_form.py`).",
+        "*Invented*: the forecast left “nothing changes” out of its interval by more than noise, and the quantity did",
+        "not move.",
     ]
 
 

@@ -26,7 +26,7 @@ from reports.run import scenario_to
 from scenarios import catalogue
 from scenarios.load import InvalidScenario, load_scenario
 from scenarios.model import Scenario
-from sim.discrepancy import family_of
+from sim.forecast.discrepancy import family_of
 
 Part = Literal["tuning", "held-out"]
 SHIPPED = {"local": Path(catalogue.__file__).parent / "accuracy.yaml"}

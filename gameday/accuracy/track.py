@@ -12,9 +12,9 @@ from gameday import ledger
 from gameday.accuracy.acceptance import covered, is_moved, skill
 from gameday.errors import BadInput, Exit
 from gameday.ledger import Record
-from sim.coverage import share_of
-from sim.drift import FEWEST_RUNS, Drift, drift
-from sim.score import LEVELS, is_event
+from sim.scoring.coverage import share_of
+from sim.scoring.drift import FEWEST_RUNS, Drift, drift
+from sim.scoring.score import LEVELS, is_event
 
 
 def print_track_record() -> int:

@@ -23,7 +23,7 @@ from reports.run import Run
 from reports.store import RunStore
 from scenarios.load.application import load_application
 from scenarios.model import Application, Scenario
-from sim.calibrate import calibrate
+from sim.calibration.calibrate import calibrate
 from sim.observation import Observation
 
 SNAPSHOTS = (".txt", ".prom", ".metrics", ".om")

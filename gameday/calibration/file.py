@@ -16,17 +16,17 @@ import msgspec
 
 from gameday.errors import BadInput
 from scenarios.model import Scenario
-from sim.arrivals import Dispersion
-from sim.calibrate import failures
-from sim.calibration import Calibration
-from sim.cpu import CpuFit
-from sim.distributions import Distribution, Exponential, LogNormal, Mixture, Tabled, WithStalls
-from sim.families import Prior
-from sim.fit import RouteFit, fit_route
-from sim.identifiability import findings
+from sim.calibration.calibrate import failures
+from sim.calibration.cpu import CpuFit
+from sim.calibration.families import Prior
+from sim.calibration.fit import RouteFit, fit_route
+from sim.calibration.identifiability import findings
+from sim.calibration.outcome import Calibration
+from sim.calibration.workers import WorkersFit
+from sim.model.arrivals import Dispersion
+from sim.model.distributions import Distribution, Exponential, LogNormal, Mixture, Tabled, WithStalls
+from sim.model.parameters import Delays
 from sim.observation import ClientSample, Observation
-from sim.parameters import Delays
-from sim.workers import WorkersFit
 
 SCHEMA = "gameday.dev/calibration/v1"
 MOST_REQUESTS = 10_000
@@ -68,7 +68,7 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Posterior(msgspec.Struct, frozen=True):
-    """What a forecast draws from; fields as in `sim.calibration.Calibration`."""
+    """What a forecast draws from; fields as in `sim.calibration.outcome.Calibration`."""
 
     routes: tuple[Route, ...]
     overhead: dict[str, Any]

@@ -18,18 +18,18 @@ from reports.phase_map_page import page
 from reports.store import RunStore
 from scenarios.load import load_scenario
 from scenarios.model import Scenario
-from sim.calibrate import Calibration, calibrate
-from sim.cold import cold_observation
-from sim.forecast import make_task
-from sim.hysteresis import RampJob, play_ramp
+from sim.calibration.calibrate import Calibration, calibrate
+from sim.calibration.cold import cold_observation
+from sim.forecast.predict import make_task
 from sim.model.faults import check as unrepresented
+from sim.model.setup import Setup, read_setup, unplayed
 from sim.observation import Observation
-from sim.phase_map import Ground, PhaseMap, make_phase_map
-from sim.policy_axis import AS_IT_IS, InvalidPolicy, standard, with_words
-from sim.saturation import full_load
-from sim.setup import Setup, read_setup, unplayed
-from sim.sweep import Clock, NoDask, Sweep
-from sim.trigger import NoSuchAxis, size_of
+from sim.sweep.hysteresis import RampJob, play_ramp
+from sim.sweep.phase_map import Ground, PhaseMap, make_phase_map
+from sim.sweep.places import Clock, NoDask, Sweep
+from sim.sweep.policy_axis import AS_IT_IS, InvalidPolicy, standard, with_words
+from sim.sweep.saturation import full_load
+from sim.sweep.trigger import NoSuchAxis, size_of
 
 FULL_SHARE = 1.1
 """Of the load on paper at which the first service is full: how far a map goes by itself."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from gameday.errors import BadInput
-from sim.trigger import AXES
+from sim.sweep.trigger import AXES
 
 MOST_POINTS = 20_000
 MOST_LOAD = 100_000.0

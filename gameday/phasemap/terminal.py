@@ -9,7 +9,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from sim.phase_map import Panel, PhaseMap, Point
+from sim.sweep.phase_map import Panel, PhaseMap, Point
 
 STYLES = {"stable": "blue", "vulnerable": "yellow", "metastable": "bold red", "overloaded": "dim", "unknown": "dim"}
 AXES = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reports.charts.svg import Canvas, Point, Scale, ticks
-from sim.hysteresis import Ramp, Step
-from sim.phase_map import Panel, PhaseMap
+from sim.sweep.hysteresis import Ramp, Step
+from sim.sweep.phase_map import Panel, PhaseMap
 
 
 def hysteresis_chart(ramp: Ramp, width: float = 520.0, height: float = 240.0) -> str:

@@ -8,7 +8,7 @@ from reports.charts.svg import Canvas, Scale
 from reports.document import CounterfactualSloPart, PredictionPart
 from reports.notation import span, times
 from reports.reading import expected, interval, value
-from sim.course import EVENTS
+from sim.replication.course import EVENTS
 
 
 def interval_glyph(row: PredictionPart, width: float = 190.0, height: float = 22.0) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from reports.charts.svg import Canvas, Scale, number, ticks
-from sim.phase_map import Panel, PhaseMap, Point
+from sim.sweep.phase_map import Panel, PhaseMap, Point
 
 AXES = {
     "duration": "fault lasts, s",

@@ -1,7 +1,7 @@
 """Sharpness: how wide 90 % intervals are, for each quantity, as quartiles on a logarithmic scale.
 
-Coverage can be bought with width; this chart shows the price. Widths are on the quantity's scale (`sim/score.py`): 1 is
-a factor of 2.7 in latency, five points of success rate, nearly two budgets from none.
+Coverage can be bought with width; this chart shows the price. Widths are on the quantity's scale
+(`sim/scoring/score.py`): 1 is a factor of 2.7 in latency, five points of success rate, nearly two budgets from none.
 """
 
 from __future__ import annotations

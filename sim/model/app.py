@@ -23,7 +23,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from scenarios.model import AppRoute, AppService
-from sim.agenda import Agenda
+from sim.model.agenda import Agenda
 from sim.model.draws import Draws
 from sim.model.processor import SharedProcessor, Thread
 from sim.model.proxy import Requester

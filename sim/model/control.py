@@ -17,12 +17,12 @@ from mesh.api.messages import Endpoint, Endpoints
 from mesh.behavior.backoff import Backoff
 from mesh.behavior.renewal import next_attempt_delay
 from scenarios.model import IdentitySettings
-from sim.calendar import Calendar
 from sim.model.app import AppPod
+from sim.model.calendar import Calendar
 from sim.model.draws import Draws
+from sim.model.parameters import Delays
 from sim.model.proxy import Known
-from sim.parameters import Delays
-from sim.setup import Rules
+from sim.model.setup import Rules
 
 COMPONENTS = ("identity", "destination", "policy")
 WATCHED = ("destination", "policy")

@@ -13,8 +13,8 @@ from scenarios.model import FaultSpec
 from scenarios.throttle import DEFAULT_RATE, bytes_per_second
 from sim.model.app import AppFault, AppPod
 from sim.model.control import COMPONENTS
+from sim.model.setup import CALLS_TOO, misrouted
 from sim.model.wire import Wire
-from sim.setup import CALLS_TOO, misrouted
 
 if TYPE_CHECKING:
     from sim.model.system import System

@@ -13,7 +13,7 @@ from itertools import accumulate
 from random import Random
 
 from scenarios.model import JourneyStep, LoadSpec
-from sim.agenda import Agenda, Entry
+from sim.model.agenda import Agenda, Entry
 from sim.model.draws import Draws
 from sim.model.processor import Thread
 from sim.model.proxy import ClientProxy, Outbound, Requester, Target

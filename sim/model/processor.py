@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
-from sim.agenda import Agenda, Call, Entry
+from sim.model.agenda import Agenda, Call, Entry
 
 LOOK_SECONDS = 0.0005
 """For how long a count of busy processes may be used again by one that is busy itself."""

@@ -29,7 +29,7 @@ from mesh.behavior.destination import Destination
 from mesh.behavior.exchange import Exchange, Step
 from mesh.behavior.outcome import STATUS_OF, Cause
 from mesh.behavior.routes import Route
-from sim.agenda import Agenda, Call, Entry
+from sim.model.agenda import Agenda, Call, Entry
 from sim.model.draws import Draws
 from sim.model.processor import Thread
 from sim.model.wire import HANDSHAKE_BYTES, TYPICAL_BYTES, Wire

@@ -15,21 +15,21 @@ from typing import Any
 from mesh.api.messages import Endpoint
 from mesh.behavior.renewal import RENEW_AT_SHARE, next_attempt_delay
 from scenarios.model import AppService, FaultSpec
-from sim.agenda import TooManyEvents
-from sim.arrivals import gaps
-from sim.calendar import Calendar
-from sim.distributions import declared
+from sim.model.agenda import TooManyEvents
 from sim.model.app import AppPod, RouteModel
+from sim.model.arrivals import gaps
+from sim.model.calendar import Calendar
 from sim.model.control import WATCHED, ControlPlane, LeafHolder
+from sim.model.distributions import declared
 from sim.model.draws import Draws, Streams
 from sim.model.faults import Unrepresented, process_of
 from sim.model.load import LoadGenerator, Step
+from sim.model.parameters import Parameters
 from sim.model.processor import Machine, Thread
 from sim.model.proxy import ClientProxy, Target
 from sim.model.record import Record, Tally
+from sim.model.setup import Setup
 from sim.observation import PodState
-from sim.parameters import Parameters
-from sim.setup import Setup
 
 LOAD_SERVICE = "loadgen"
 WARM_UP_SECONDS = 6.0

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from scenarios.throttle import BURST_BYTES, RECORD_BYTES, TokenBucket, on_the_wire
-from sim.agenda import Agenda, Call
+from sim.model.agenda import Agenda, Call
 
 HANDSHAKE_BYTES = 1_482.0
 """What a server's proxy sends before the first request, less a record's bytes: hello, leaf and issuer, and a signature

@@ -14,8 +14,8 @@ from gameday.accuracy.suite import config_of
 from gameday.errors import BadInput
 from reports.run import Run
 from reports.store import RunStore
-from sim.discrepancy import CONFIG_DIGITS, Entry, Learned, load
-from sim.score import Detail
+from sim.forecast.discrepancy import CONFIG_DIGITS, Entry, Learned, load
+from sim.scoring.score import Detail
 from tests.reports.synthetic import SyntheticRun
 
 

@@ -15,7 +15,7 @@ from gameday.accuracy.page import render
 from reports.store import Event, Request, RunStore
 from scenarios.model import SloSpec
 from sim.results import Prediction
-from sim.score import Detail, detail
+from sim.scoring.score import Detail, detail
 from tests.reports.synthetic import BASE, SyntheticRun
 
 

@@ -16,8 +16,8 @@ from gameday.errors import BadInput
 from gameday.phasemap.options import evenly, grid, parse_range, parse_size
 from gameday.phasemap.terminal import letter, print_map
 from reports.phase_map_page import page
-from sim.hysteresis import Ramp, Step
-from sim.phase_map import SCHEMA, Panel, PhaseMap, Point, State
+from sim.sweep.hysteresis import Ramp, Step
+from sim.sweep.phase_map import SCHEMA, Panel, PhaseMap, Point, State
 
 
 def test_ranges() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from gameday import ledger
 from gameday.ledger import Record
-from sim.score import Detail
+from sim.scoring.score import Detail
 
 ROW = Detail(
     quantity="p95", subject="checkout", window="inject", measured=0.2, naive=0.1, low=0.1, median=0.19, high=0.3,

@@ -15,11 +15,11 @@ from gameday.verify_seeds import Pair, SeedOptions, _known, table, verify_seeds
 from reports.store import RunStore
 from reports.verification import Row, Verification
 from scenarios.load import load_scenario
-from sim.changes import knobs
-from sim.configuration import read_configuration
-from sim.explanation import UNCHANGED, Explanation, Remedy
+from sim.explain.explanation import UNCHANGED, Explanation, Remedy
+from sim.knobs.changes import knobs
+from sim.knobs.configuration import read_configuration
+from sim.knobs.written import write
 from sim.results import CounterfactualSlo, Forecast
-from sim.written import write
 
 
 def remedy(change: str, spent: float, *, holds: bool = False, size: float = 1.0, unable: str | None = None) -> Remedy:

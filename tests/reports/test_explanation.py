@@ -14,7 +14,7 @@ from reports.build import NAMES, write_reports
 from reports.explanation import price_words
 from reports.store import RunStore
 from reports.verification import DOCUMENT, Row, Verification
-from sim.explanation import UNCHANGED, Cause, Explanation, Price, Remedy, Setting
+from sim.explain.explanation import UNCHANGED, Cause, Explanation, Price, Remedy, Setting
 from sim.results import CounterfactualSlo
 
 

@@ -9,7 +9,7 @@ from synthetic import SyntheticRun
 
 from reports.build import write_reports
 from reports.store import RunStore
-from sim.phase_map import SCHEMA, Panel, PhaseMap, Point, State
+from sim.sweep.phase_map import SCHEMA, Panel, PhaseMap, Point, State
 
 
 def point(load: float, size: float) -> Point:

@@ -21,12 +21,12 @@ from scenarios.model import (
     ServiceTime,
     SloSpec,
 )
-from sim.distributions import Distribution, Exponential, LogNormal
+from sim.model.distributions import Distribution, Exponential, LogNormal
 from sim.model.draws import Streams
+from sim.model.parameters import Delays, Parameters
 from sim.model.record import Record
+from sim.model.setup import Rules, Setup
 from sim.model.system import System
-from sim.parameters import Delays, Parameters
-from sim.setup import Rules, Setup
 
 INSTANT = LogNormal(0.0, 0.0)
 EXACT = Delays(injection=0.0, reversion=0.0, control_start=0.0, pod_restart=2.0, endpoint_update=0.3)

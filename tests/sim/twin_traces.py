@@ -9,21 +9,21 @@ from typing import Any, Literal
 
 from sim_builders import application, fault, parameters_of, rules_of, service, setup_of
 
-import sim.agenda
+import sim.model.agenda
 from mesh.api.messages import FailureAccrualSpec, ProfileRoute, RetryBudgetSpec, RetrySpec
 from mesh.behavior import exchange
 from scenarios.catalogue import names
 from scenarios.load import load_scenario
 from scenarios.model import LoadSpec, ServiceTime
-from sim.cold import TYPICAL_OVERHEAD
-from sim.distributions import LogNormal
+from sim.calibration.cold import TYPICAL_OVERHEAD
+from sim.model.distributions import LogNormal
 from sim.model.draws import Streams
+from sim.model.parameters import CpuCosts, Parameters
 from sim.model.record import Record
+from sim.model.setup import Setup, read_setup
 from sim.model.system import System
-from sim.parameters import CpuCosts, Parameters
-from sim.setup import Setup, read_setup
 
-COMPILED = not str(sim.agenda.__file__).endswith(".py")
+COMPILED = not str(sim.model.agenda.__file__).endswith(".py")
 """Whether the twin that this process plays is machine code."""
 
 WORK: tuple[Literal["wait", "cpu", "shared"], ...] = ("wait", "cpu", "shared")

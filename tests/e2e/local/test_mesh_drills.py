@@ -26,7 +26,7 @@ from gameday.scrape import parse_exposition
 from gameday.worlds.local.world import LocalWorld
 from mesh.control.names import identity_name
 from scenarios.load import load_scenario
-from sim.forecast import cold_observation, make_forecast
+from sim.forecast.predict import cold_observation, make_forecast
 from tests.e2e.local.conftest import TINY
 
 pytestmark = pytest.mark.e2e

@@ -16,13 +16,13 @@ from gameday.errors import BadInput
 from scenarios.load import load_scenario
 from scenarios.load.application import load_application
 from scenarios.model import LoadSpec, Scenario, SloSpec
-from sim.calibrate import calibrate
-from sim.calibration import Calibration
-from sim.cold import cold_observation
-from sim.cpu import CpuFit
+from sim.calibration.calibrate import calibrate
+from sim.calibration.cold import cold_observation
+from sim.calibration.cpu import CpuFit
+from sim.calibration.outcome import Calibration
 from sim.model.draws import Streams
+from sim.model.parameters import CpuCosts
 from sim.observation import Observation
-from sim.parameters import CpuCosts
 
 
 def written(folder: Path) -> tuple[Path, Scenario]:

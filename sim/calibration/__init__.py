@@ -1,0 +1,1 @@
+"""From a baseline window to posteriors of what the model needs."""

@@ -1,0 +1,1 @@
+"""What would have saved the SLO, at what price, and why it burned."""

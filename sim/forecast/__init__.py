@@ -1,0 +1,1 @@
+"""From replications to prediction intervals."""

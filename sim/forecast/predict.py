@@ -1,0 +1,275 @@
+"""The forecast: replications of the calibrated twin → prediction intervals for this very window.
+
+Each replication draws its own parameters from the baseline's posterior and plays the same windows with the same
+rates as the run will, so the spread of the ensemble holds what is unknown and what is chance. On top of each comes
+a discrepancy, learned from how much the baseline differs from itself: latencies are multiplied by a log-normal
+factor, error shares are spread a little more than counting alone would.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+
+from scenarios.model import Scenario
+from sim.calibration import cpu
+from sim.calibration.calibrate import Calibration, calibrate, failures
+from sim.calibration.cold import cold_observation
+from sim.forecast.discrepancy import Learned, choose, load, with_discrepancy
+from sim.forecast.intervals import WIDEST, arrival_of, bands_of, column_quantiles, fan_bands_of, tails
+from sim.model.faults import check
+from sim.model.setup import Setup, read_setup, unplayed
+from sim.model.system import WARM_UP_SECONDS
+from sim.observation import Observation, PodState
+from sim.replication.course import EVENTS, censored_at, nothing_changes, planned
+from sim.replication.course import QUANTITIES as COURSE
+from sim.replication.mesh_figures import FIGURES, HANDSHAKES, MESH
+from sim.replication.quantities import (
+    FAN_QUANTITIES,
+    PERCENTILES,
+    Floats,
+    Key,
+    called_services,
+    slo_quantities,
+    steps,
+    windows,
+)
+from sim.replication.quantities import Requests as _Requests
+from sim.replication.replicate import Players, Task
+from sim.results import Fan, Forecast, Prediction
+
+__all__ = ["cold_observation", "make_forecast"]
+
+SCHEMA = "gameday.dev/forecast/v1"
+FEWEST_REPLICATIONS = 40
+TOO_FEW = 5
+"""With fewer replications nothing is forecast."""
+MOST_REPLICATIONS = 400
+PATIENCE = 1.25
+"""How far over its time budget a forecast goes to have the fewest replications."""
+LIMITS = ("Latency overheads during the fault are those of the baseline.",)
+
+
+def make_forecast(
+    scenario: Scenario,
+    observation: Observation,
+    *,
+    world: str,
+    seed: int,
+    planned_injection_at: float,
+    time_budget_seconds: float,
+    processes: int | None = None,
+    most_replications: int = MOST_REPLICATIONS,
+    learned: Learned | Literal["shipped"] | None = "shipped",
+    calibration: Calibration | None = None,
+) -> Forecast:
+    """Forecasts the scenario's inject and recover windows from its baseline.
+
+    `planned_injection_at`: Unix seconds. `processes`: None for all cores, 1 for this process only. `learned`: the
+    discrepancy of past runs; None for constants alone. `calibration`: made before; None: from the observation.
+    """
+    began = time.monotonic()
+    setup = read_setup(scenario, observation.load_pods, observation.world)
+    limits = [*LIMITS, *unplayed(setup), *check(setup.faults, {service.name for service in setup.app.services})]
+    with Players(processes) as players:
+        if calibration is None:
+            calibration = calibrate(observation, scenario)
+        task = make_task(setup, calibration, observation, seed, planned_injection_at, fan_step(setup))
+        outcomes = players.play(_jobs(task, most_replications), Clock(began, time_budget_seconds).enough)
+    limits[:0] = calibration.cpu.limits() if calibration.cpu is not None else [cpu.WITHOUT]
+    stopped = [o.stopped_at for o in outcomes if o.stopped_at is not None]
+    if stopped:
+        limits.append(
+            f"{len(stopped)} of {len(outcomes)} replications ran away and were stopped, the first at"
+            f" {min(stopped):.0f} s: what comes later is too mild."
+        )
+    if len(outcomes) < TOO_FEW:
+        limits.append(f"Only {len(outcomes)} replications fitted the time: that is no forecast, and none is given.")
+        outcomes = []
+    elif len(outcomes) < FEWEST_REPLICATIONS:
+        limits.append(f"Only {len(outcomes)} replications fitted the time: intervals are wide, and their ends rough.")
+    discrepancy = choose(calibration, setup, world, load() if learned == "shipped" else learned)
+    values = [with_discrepancy(outcome, setup, discrepancy, seed) for outcome in outcomes]
+    return Forecast(
+        schema=SCHEMA,
+        scenario=scenario.name,
+        variant=scenario.variant,
+        world=world,
+        seed=seed,
+        made_at=time.time(),
+        planned_injection_at=planned_injection_at,
+        replications=len(outcomes),
+        compute_seconds=round(time.monotonic() - began, 3),
+        calibration={**calibration.summary(), "discrepancy": discrepancy.statement()},
+        predictions=tuple(_predictions(setup, [v for v, _ in values], naive(setup, observation))),
+        fans=tuple(_fans(setup, [f for _, f in values])),
+        limits=tuple(limits),
+    )
+
+
+class Clock:
+    """Says when there are enough replications."""
+
+    def __init__(self, began: float, budget: float, fewest: int = FEWEST_REPLICATIONS) -> None:
+        self._began = began
+        self._budget = budget
+        self._fewest = fewest
+
+    def is_over(self, started: int, next_seconds: float) -> bool:
+        """`started`: replications finished and under way. What takes `next_seconds` must fit what is left."""
+        elapsed = time.monotonic() - self._began
+        allowed = self._budget * (PATIENCE if started < self._fewest else 1.0)
+        return started > 0 and elapsed + next_seconds > allowed
+
+    def enough(self, started: int, mean_seconds: float) -> bool:
+        return started >= MOST_REPLICATIONS or self.is_over(started, 1.5 * mean_seconds)
+
+
+def make_task(
+    setup: Setup,
+    calibration: Calibration,
+    observation: Observation,
+    seed: int,
+    planned_injection_at: float,
+    step: float | None = None,
+) -> Task:
+    """One replication's needs, with the observed leaves on the replication's clock."""
+    pods = tuple(
+        PodState(
+            pod.name,
+            pod.service,
+            pod.leaf_expires_at - planned_injection_at,
+            pod.leaf_refreshed_at - planned_injection_at,
+        )
+        for pod in observation.pods
+    )
+    start = min(observation.ended_at - planned_injection_at, -WARM_UP_SECONDS)
+    return Task(setup, calibration, pods, seed, start, step)
+
+
+def _jobs(task: Task, most: int) -> Iterator[tuple[Task, int]]:
+    for replication in range(most):
+        yield task, replication
+
+
+def fan_step(setup: Setup) -> float:
+    return 1.0 if setup.end <= 90.0 else 2.0
+
+
+# ---- what nothing changes predicts -----------------------------------------------------------------------------------
+
+
+def naive(setup: Setup, observation: Observation) -> dict[Key, float]:
+    """(quantity, subject, window) → the value over the baseline; of a count, at the baseline's rate."""
+    found: dict[tuple[str, str], float] = {}
+    failed = failures(observation.requests, setup.slos)
+    requests = _Requests(
+        np.asarray([s.route for s in observation.requests], dtype=np.str_),
+        np.asarray([s.intended_at for s in observation.requests], dtype=np.float64),
+        np.asarray([math.nan if s.latency is None else s.latency for s in observation.requests], dtype=np.float64),
+        ~np.asarray(failed, dtype=np.bool_),
+    )
+    for slo in setup.slos:
+        chosen = requests.select(slo.route, -math.inf, math.inf)
+        for quantity, value in slo_quantities(chosen, slo, setup.load.timeout).items():
+            found[quantity, slo.name] = value
+        plan = planned(setup.faults)
+        if plan is not None:
+            found.update(((q, slo.name), value) for (q, _), value in nothing_changes(slo, plan, setup.end).items())
+    for service, value in observation.attempts.items():
+        found["attempts_per_request", service] = value
+    found.update(((figure, MESH), value) for figure, value in observation.mesh.items())
+    seconds = observation.ended_at - observation.started_at
+    return {
+        (quantity, subject, window): value * (end - start) / seconds if quantity == HANDSHAKES else value
+        for (quantity, subject), value in found.items()
+        for window, (start, end) in windows(setup).items()
+    }
+
+
+# ---- from ensembles to results ---------------------------------------------------------------------------------------
+
+
+def quantile_of(ascending: list[float], share: float) -> float:
+    return float(np.quantile(np.asarray(ascending), share))
+
+
+def _predictions(setup: Setup, ensembles: list[dict[Key, float]], baseline: dict[Key, float]) -> Iterator[Prediction]:
+    subjects = [(q, slo.name) for slo in setup.slos for q in ("success_rate", *PERCENTILES, "budget_spent")]
+    subjects += [(quantity, slo.name) for slo in setup.slos for quantity, _ in COURSE]
+    subjects += [("attempts_per_request", service) for service in called_services(setup.app)]
+    subjects += [(figure, MESH) for figure in FIGURES]
+    limits = censored_at(planned(setup.faults), setup.end)
+    for window in windows(setup):
+        for quantity, subject in subjects:
+            key = (quantity, subject, window)
+            values = sorted(v[key] for v in ensembles if key in v)
+            if not values:
+                continue
+            # An event's middle is its probability.
+            middle = math.fsum(values) / len(values) if quantity in EVENTS else quantile_of(values, 0.5)
+            low, high = interval(quantity, values)
+            yield Prediction(
+                quantity=quantity,
+                subject=subject,
+                window=window,
+                low=low,
+                median=middle,
+                high=high,
+                naive=baseline.get(key),
+                ensemble=tuple(float(f"{value:.7g}") for value in values),
+                bands=() if quantity in EVENTS or len(values) < FEWEST_REPLICATIONS else bands_of(values),
+                arrival=arrival_of(values, limits[quantity]) if quantity in limits else None,
+            )
+
+
+def interval(quantity: str, ascending: list[float]) -> tuple[float, float]:
+    """The 90 % interval of an ensemble of at least `TOO_FEW`.
+
+    The ends of few values lie too near to each other, so it is at least as wide as Student's prediction interval for
+    one more value, and stays within what the quantity can be.
+    """
+    low, high = quantile_of(ascending, 0.05), quantile_of(ascending, 0.95)
+    count = len(ascending)
+    if count < FEWEST_REPLICATIONS and quantity not in EVENTS:
+        values = np.asarray(ascending)
+        reach = student_95(count - 1) * float(values.std(ddof=1)) * math.sqrt(1.0 + 1.0 / count)
+        mean = float(values.mean())
+        most = 1.0 if quantity in ("success_rate", "M1") else math.inf
+        low, high = max(0.0, min(low, mean - reach)), min(most, max(high, mean + reach))
+    return low, high
+
+
+def student_95(freedom: int) -> float:
+    """The 95 % quantile of Student's t, within 1 % from four degrees of freedom on (Abramowitz & Stegun 26.7.5)."""
+    z = 1.6448536
+    first = (z**3 + z) / 4.0
+    second = (5.0 * z**5 + 16.0 * z**3 + 3.0 * z) / 96.0
+    return z + first / freedom + second / freedom**2
+
+
+def _fans(setup: Setup, ensembles: list[dict[tuple[str, str], Floats]]) -> Iterator[Fan]:
+    step = fan_step(setup)
+    at = steps(setup, step)
+    below, above = tails(WIDEST)
+    for slo in setup.slos:
+        for quantity in FAN_QUANTITIES:
+            rows = [fans[quantity, slo.name] for fans in ensembles if (quantity, slo.name) in fans]
+            if not rows:
+                continue
+            table = np.vstack(rows)
+            lows, medians, highs = (column_quantiles(table, share) for share in (below, 0.5, above))
+            yield Fan(
+                quantity=quantity,
+                subject=slo.name,
+                step_seconds=step,
+                at=at,
+                low=lows,
+                median=medians,
+                high=highs,
+                bands=fan_bands_of(table),
+            )

@@ -1,0 +1,93 @@
+"""What the model needs to know beside policy: one draw from what the baseline left uncertain. Seconds throughout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sim.model.distributions import Distribution, LogNormal
+
+RouteKey = tuple[str, str]
+"""(service, route name): `("payment", "POST /charge")`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """How long things take that a healthy baseline does not show. Each is drawn anew for every replication.
+
+    Defaults: seen on the embedded world (2-core Linux VM); kept wide, since no window before the fault can tell.
+    """
+
+    injection: float = 0.02
+    """From the planned moment until the fault has bitten."""
+    kill: float = 0.0
+    """From the order to kill a pod or a component until it is dead: none for a signal, half a second for a kubelet."""
+    reversion: float = 0.03
+    """The same for its end."""
+    control_start: float = 0.35
+    """From the order to start a control-plane process until it answers."""
+    pod_restart: float = 1.5
+    """From a pod's death until it is ready again. Half a second of it is the supervisor's backoff."""
+    endpoint_update: float = 0.2
+    """From a change of a pod's readiness until destination streams it: half of the supervisor's and of the registry's
+    polling interval, and the way."""
+
+
+DELAYS: dict[str, Delays] = {
+    "local": Delays(),
+    # Seen on kind, 2 cores: a pod is scheduled, its init container runs, then proxy and app start one after the other.
+    "kind": Delays(injection=0.06, kill=0.6, reversion=0.06, control_start=2.0, pod_restart=4.6, endpoint_update=0.3),
+}
+"""By world."""
+
+
+@dataclass(frozen=True, slots=True)
+class CpuCosts:
+    """CPU seconds that a request costs each process that it passes, and the machine that they share."""
+
+    cores: float
+    background: float = 0.0
+    """Cores that everything else on the machine uses."""
+    proxy_inbound: float = 0.0
+    """A request from a peer, at the proxy beside the app that serves it."""
+    proxy_outbound: float = 0.0
+    """A request of the app, at the proxy beside it."""
+    app_serve: float = 0.0
+    """A request, at the app; without what `work: cpu` burns."""
+    app_call: float = 0.0
+    """A call to another service, at the app that makes it."""
+    client: float = 0.0
+    """A request, at the load generator."""
+
+    @property
+    def hop_seconds(self) -> float:
+        """Of one hop, on all processes that it passes."""
+        return self.proxy_inbound + self.proxy_outbound + self.app_serve + self.app_call
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Of one replication."""
+
+    times: dict[RouteKey, Distribution]
+    """Self time of each route: no queueing, no calls to others."""
+    overhead: Distribution
+    """Per hop: both proxies, the app's server and the way between them."""
+    client_overhead: Distribution
+    """At the load generator, per request: its own client and the timing of the send."""
+    rate: float
+    """Journeys a second."""
+    failure_share: float = 0.0
+    """Requests that fail at the client for no modelled cause."""
+    handshake: Distribution = field(default_factory=lambda: LogNormal(0.004, 0.3))
+    """To open a connection between two proxies."""
+    discovery: Distribution = field(default_factory=lambda: LogNormal(0.008, 0.4))
+    """From a first request to a destination until its watches have answered."""
+    delays: Delays = field(default_factory=Delays)
+    workers: dict[str, int] = field(default_factory=dict)
+    """By service, where an application is not ours and its file only guesses; else what the application file says."""
+    dispersion: float = 1.0
+    """Of the arrivals: variance over mean of counts in long intervals; 1 is Poisson."""
+    bytes_sent: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Of an answer and of a call of each service; what it does not have is typical. Only throttled pods ask."""
+    cpu: CpuCosts | None = None
+    """None: nothing is known of it, and processes do not slow each other down."""

@@ -1,0 +1,1 @@
+"""How good forecasts were, beside what else could have been said, and what they teach."""

@@ -1,0 +1,141 @@
+"""Calibration finds what made a synthetic baseline."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from sim_builders import application, scenario_of, service, setup_of
+
+from scenarios.model import LoadSpec, Scenario, ServiceTime, SloSpec
+from sim.calibration import cold
+from sim.calibration.calibrate import calibrate, failures
+from sim.calibration.cold import cold_observation
+from sim.calibration.proxied import TYPICAL
+from sim.model.distributions import LogNormal, WithStalls
+from sim.model.draws import Streams
+from sim.observation import ClientSample, Observation, RouteTimes
+
+DECLARED = ServiceTime(0.004, 0.4)
+
+
+def shop(rate: float = 50.0) -> Scenario:
+    front = service("front", calls=("back",), time=ServiceTime(0.002, 0.3), workers=50)
+    back = service("back", time=DECLARED, workers=50, replicas=2)
+    slos = (SloSpec("all", "front", "GET", "/", 0.99, threshold=0.25),)
+    setup = setup_of(application(front, back), load=LoadSpec(rate, {"all": 1.0}, 1000, 10.0), slos=slos)
+    return scenario_of(setup)
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        WithStalls(LogNormal(0.002, 0.4), 0.0, 0.0),
+        WithStalls(LogNormal(0.004, 0.3), 0.004, 0.03),
+        WithStalls(LogNormal(0.001, 0.7), 0.0, 0.0),
+    ],
+)
+def test_overhead_of_a_hop_is_recovered(truth: WithStalls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cold, "TYPICAL_OVERHEAD", truth)
+    scenario = shop()
+    found = calibrate(cold_observation(scenario, 3), scenario).overhead
+    assert found.body.median == pytest.approx(truth.body.median, rel=0.15)
+    assert found.body.sigma == pytest.approx(truth.body.sigma, rel=0.3)
+    if truth.share:
+        assert found.share * found.stall_mean == pytest.approx(truth.share * truth.stall_mean, rel=0.8)
+    else:
+        assert found.share * found.stall_mean < 0.0002
+
+
+def test_rate_and_self_times_are_recovered() -> None:
+    scenario = shop()
+    scenario = replace(scenario, app=scenario.app)
+    calibration = calibrate(cold_observation(scenario, 1), scenario)
+    assert calibration.best().rate == pytest.approx(50.0, rel=0.1)
+    back = calibration.routes["back", "GET /"].distribution
+    assert isinstance(back, LogNormal)
+    assert back.median == pytest.approx(0.004, rel=0.05)
+    assert back.sigma == pytest.approx(0.4, rel=0.1)
+
+
+def test_draws_differ_and_surround_the_centre() -> None:
+    scenario = shop()
+    calibration = calibrate(cold_observation(scenario, 1), scenario)
+    drawn = [calibration.draw(Streams(1, replication)) for replication in range(60)]
+    rates = [parameters.rate for parameters in drawn]
+    assert len(set(rates)) == 60
+    assert min(rates) < calibration.best().rate < max(rates)
+    assert calibration.draw(Streams(1, 7)) == drawn[7]
+
+
+def test_of_a_program_that_calls_others_their_part_is_subtracted() -> None:
+    scenario = shop()
+    front, back = scenario.app.services
+    foreign = replace(scenario, app=replace(scenario.app, services=(replace(front, command=("serve",)), back)))
+    seen = cold_observation(scenario, 1)
+    observation = replace(
+        seen,
+        route_times={key: times for key, times in seen.route_times.items() if key[0] == "back"},
+        proxy_latency={"back": RouteTimes(1_000, 0.008), "front": RouteTimes(1_000, 0.03)},
+    )
+    calibration = calibrate(observation, foreign)
+    mean = 0.03 - 0.008 - TYPICAL.mean
+    assert calibration.routes["front", "GET /"].distribution.mean == pytest.approx(mean, rel=0.1)
+    assert calibration.told_by["front", "GET /"] == "proxies, calls subtracted"
+    assert calibration.told_by["back", "GET /"] == "the app's own histogram"
+    assert set(calibration.workers) == {"front"}
+
+
+def test_an_empty_baseline_widens_instead_of_guessing() -> None:
+    scenario = shop()
+    empty = Observation(0.0, 20.0, (), {}, {}, ())
+    calibration = calibrate(empty, scenario)
+    seen = calibrate(cold_observation(scenario, 1), scenario)
+    assert calibration.drift > 2 * seen.drift
+    assert calibration.residual["p50"] > 2 * seen.residual["p50"]
+    assert any("declared" in note for note in calibration.notes)
+
+
+def test_a_clock_that_jumps_in_the_baseline_widens_and_leaves_the_rate() -> None:
+    scenario = shop()
+    seen = cold_observation(scenario, 1)
+    middle = (seen.started_at + seen.ended_at) / 2
+    moved = tuple(replace(s, intended_at=s.intended_at + 300.0 * (s.intended_at > middle)) for s in seen.requests)
+    usual, jumped = (
+        calibrate(o, scenario) for o in (seen, replace(seen, requests=moved, ended_at=seen.ended_at + 300.0))
+    )
+    assert any("clock jumped" in note for note in jumped.notes)
+    assert jumped.best().rate == pytest.approx(usual.best().rate, rel=0.02)
+    assert jumped.drift > 2 * usual.drift
+    assert jumped.residual["p50"] > 2 * usual.residual["p50"]
+
+
+def test_one_request_is_not_enough_to_fit_an_overhead() -> None:
+    scenario = shop()
+    one = Observation(0.0, 20.0, (ClientSample("GET front /", 1.0, 0.01, True),), {}, {}, ())
+    assert any("overhead" in note for note in calibrate(one, scenario).notes)
+
+
+def test_slow_is_not_failed() -> None:
+    slos = (SloSpec("fast", "front", "GET", "/", 0.99, threshold=0.1),)
+    samples = (
+        ClientSample("GET front /", 0.0, 0.05, True),
+        ClientSample("GET front /", 0.0, 0.05, False),
+        ClientSample("GET front /", 0.0, 0.5, False),
+        ClientSample("GET front /", 0.0, None, False),
+    )
+    assert failures(samples, slos) == [False, True, False, True]
+
+
+def test_a_program_that_counts_nothing_is_known_from_the_proxy_beside_it() -> None:
+    scenario = shop()
+    front, back = scenario.app.services
+    program = replace(back, command=("their-server",))
+    scenario = replace(scenario, app=replace(scenario.app, services=(front, program)))
+    seen = cold_observation(scenario, 1)
+    own = {key: times for key, times in seen.route_times.items() if key[0] != "back"}
+    calibration = calibrate(replace(seen, route_times=own, proxy_latency={"back": RouteTimes(900, 0.011)}), scenario)
+    assert calibration.routes["back", "GET /"].distribution.mean == pytest.approx(0.011, rel=0.05)
+    assert not any("back" in note for note in calibration.notes)
+    unseen = calibrate(replace(seen, route_times=own), scenario)
+    assert any("back GET /: not called" in note for note in unseen.notes)
