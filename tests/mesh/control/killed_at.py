@@ -162,7 +162,7 @@ WEBHOOK: dict[str, Callable[[], None]] = {
 def _quick_lease() -> None:
     from mesh.kube import lease
 
-    lease.LeaseTiming.__init__.__defaults__ = (2.0, 1.5, 0.2)  # type: ignore[misc]
+    lease.LeaseTiming.__init__.__defaults__ = (2.0, 1.0, 0.2)  # type: ignore[misc]
 
 
 def _leader(function: str, *, after: bool = False, nth: int = 1) -> Callable[[], None]:
