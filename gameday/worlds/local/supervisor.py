@@ -3,8 +3,8 @@
     python -m gameday.worlds.local.supervisor RUN_DIR
 
 It reads RUN_DIR/spec.json, brings everything up, writes world.json, serves its API on a unix socket, and ends when told
-to (`/shutdown`, SIGTERM) or when the runner has been gone for a while: faults can be reverted until then, and nothing
-stays for ever.
+to (`/shutdown`, SIGTERM) or when the runner is gone and no fault is left to revert. A fault that cannot be reverted keeps
+it for a while, and nothing stays for ever.
 
     GET  /status
     POST /processes/<name>/down   {"signal": "KILL"|"TERM"}     ended, and stays down
@@ -30,6 +30,7 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
+from chaos.ledger import Ledger
 from chaos.processes import is_alive, record_child, started_at
 from chaos.world import FILE, Named, SupervisorAddress, WorldState
 from gameday.worlds.local.addresses import plan_of
@@ -49,6 +50,9 @@ BAD_CONFIGURATION = 2
 """Exit code of our own programs for input that no restart mends."""
 ORPHAN_VARIABLE = "GAMEDAY_ORPHAN_SECONDS"
 ORPHAN_SECONDS = 120.0
+"""Without a runner, while a fault is still to be reverted."""
+IDLE_ORPHAN_SECONDS = 3.0
+"""Without a runner or such a fault: chaostoolkit may be in the middle of its last step."""
 
 
 class WorldSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,12 +148,23 @@ class Supervisor:
                     gone_since = None
                 else:
                     gone_since = gone_since if gone_since is not None else now
-                    if now - gone_since > patience:
+                    allowed = patience if self._faults_are_open() else IDLE_ORPHAN_SECONDS
+                    if now - gone_since > allowed:
                         self._report(
-                            "down", "supervisor", f"the runner has been gone for {patience:g} s; ending the world"
+                            "down", "supervisor", f"the runner has been gone for {allowed:g} s; ending the world"
                         )
                         return
             await asyncio.sleep(0.1)
+
+    def _faults_are_open(self) -> bool:
+        try:
+            ledger = Ledger(self._run_dir)
+        except FileNotFoundError:
+            return False
+        try:
+            return any(record.open for record in ledger.records())
+        finally:
+            ledger.close()
 
     async def _end_all(self) -> None:
         for process in self._processes.values():

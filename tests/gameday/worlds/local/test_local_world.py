@@ -18,11 +18,13 @@ import msgspec
 import pytest
 
 from chaos.faults.catalogue import FAULTS
+from chaos.ledger import Ledger
 from chaos.processes import is_alive, record_child, recorded_children
 from chaos.requests import Step, perform, perform_all
 from chaos.world import WorldState, read_world
 from gameday.errors import WorldFailed
 from gameday.worlds.local.recover import marked_processes, recover
+from gameday.worlds.local.supervisor import IDLE_ORPHAN_SECONDS
 from gameday.worlds.local.world import LocalWorld
 from scenarios.load import load_scenario
 from scenarios.model import FaultSpec, Scenario
@@ -217,15 +219,31 @@ def alive(folder: Path) -> list[str]:
     return [child.name for child in recorded_children(folder) if is_alive(child.pid, child.start)]
 
 
-def test_a_world_outlives_its_runner_for_a_bounded_time(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    killed_runner(folder, {"GAMEDAY_ORPHAN_SECONDS": "3"})
-    time.sleep(1.5)
-    assert "supervisor" in alive(folder)
-    deadline = time.monotonic() + 15.0
+def eventually_empty(folder: Path, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
     while alive(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert alive(folder) == []
+    return alive(folder) == []
+
+
+def test_a_world_outlives_its_runner_until_its_faults_are_reverted(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    killed_runner(folder, {})
+    ledger = Ledger(folder, create=True)
+    ledger.begin("f", "k", "t", [Step("DELETE", "unix:/nowhere:/f")], 60.0)
+    ledger.injected("f")
+    time.sleep(IDLE_ORPHAN_SECONDS + 3.0)
+    assert "supervisor" in alive(folder)
+    assert ledger.revert("f")
+    assert eventually_empty(folder, 15.0)
+
+
+def test_a_fault_that_nobody_reverts_does_not_keep_a_world_for_ever(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    killed_runner(folder, {"GAMEDAY_ORPHAN_SECONDS": "5"})
+    ledger = Ledger(folder, create=True)
+    ledger.begin("f", "k", "t", [Step("DELETE", "unix:/nowhere:/f")], 60.0)
+    assert eventually_empty(folder, 20.0)
 
 
 def test_recover_ends_all_of_a_dead_runner_and_twice_is_no_harm(tmp_path: Path) -> None:
