@@ -1,17 +1,15 @@
 """Replications on all cores: one function that plays one, and a pool that plays as many as the time allows.
 
-Workers are spawned, not forked (the caller may run threads and an event loop), niced, and started before the
-calibration so that their imports cost no time. Each replication's random numbers depend on (seed, replication,
-stream) alone, never on which worker played it.
+Workers (`sim.replication.workers`) are started before the calibration so that their imports cost no time. Each
+replication's random numbers depend on (seed, replication, stream) alone, never on which worker played it.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeVar
@@ -22,8 +20,8 @@ from sim.model.setup import Setup
 from sim.model.system import System
 from sim.observation import PodState
 from sim.replication.quantities import SCRAPE_SECONDS, Floats, Key, fan_series, quantities
+from sim.replication.workers import spawn_workers
 
-NICENESS = 10
 J = TypeVar("J")
 R = TypeVar("R")
 
@@ -71,10 +69,6 @@ def play(task: Task, replication: int) -> Outcome:
     )
 
 
-def _be_nice() -> None:
-    os.nice(NICENESS)
-
-
 def _warm() -> None:
     """Nothing; its arrival in a worker has imported this module there."""
 
@@ -84,12 +78,7 @@ class Players:
 
     def __init__(self, processes: int | None = None) -> None:
         self.processes = processes if processes is not None else max(1, os.cpu_count() or 1)
-        self._pool: ProcessPoolExecutor | None = None
-        if self.processes > 1:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.processes, mp_context=context, initializer=_be_nice)
-            for _ in range(self.processes):
-                self._pool.submit(_warm)
+        self._pool = spawn_workers(self.processes, _warm) if self.processes > 1 else None
 
     def __enter__(self) -> Self:
         return self

@@ -16,7 +16,6 @@ whole wave (nothing could be taken back when the time is over).
 from __future__ import annotations
 
 import importlib
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +23,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-NICENESS = 10
+from sim.replication.workers import spawn_workers
+
 CHUNK_SECONDS = 0.25
 """What one message to a worker is worth at least: short plays travel together."""
 MOST_IN_CHUNK = 16
@@ -37,6 +37,10 @@ class NoDask(Exception):
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+def _warm() -> None:
+    """Nothing; its arrival in a worker has imported this module there."""
 
 
 def play_all(play: Callable[[Job], Result], jobs: list[Job]) -> tuple[list[Result], float]:
@@ -80,10 +84,7 @@ class Sweep:
         else:
             self.workers = processes if processes is not None else max(1, os.cpu_count() or 1)
             if self.workers > 1:
-                context = multiprocessing.get_context("spawn")
-                self._pool = ProcessPoolExecutor(
-                    self.workers, mp_context=context, initializer=os.nice, initargs=(NICENESS,)
-                )
+                self._pool = spawn_workers(self.workers, _warm)
 
     def __enter__(self) -> Self:
         return self

@@ -3,8 +3,8 @@
     python -m gameday.worlds.local.supervisor RUN_DIR
 
 It reads RUN_DIR/spec.json, brings everything up, writes world.json, serves its API on a unix socket, and ends when told
-to (`/shutdown`, SIGTERM) or when the runner is gone and no fault is left to revert. A fault that cannot be reverted keeps
-it for a while, and nothing stays for ever.
+to (`/shutdown`, SIGTERM) or when the runner is gone and no fault is left to revert. A fault that cannot be reverted
+keeps it for a while, and nothing stays for ever.
 
     GET  /status
     POST /processes/<name>/down   {"signal": "KILL"|"TERM"}     ended, and stays down
