@@ -9,7 +9,8 @@ why every step must be the same done twice.
                                    ▼ │
                                   failed      (tried again by the reaper)
 
-A fault in `injecting` may or may not have reached the world; it is reverted like one that has.
+A fault in `injecting` may or may not have reached the world; it is reverted like one that has. A disk that has no room
+for the state of a revert does not keep it from being done: the fault then counts as open, and is undone once more.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ CREATE TABLE IF NOT EXISTS faults (
     deadline REAL NOT NULL, begun_at REAL NOT NULL, injected_at REAL, reverted_at REAL, error TEXT);
 CREATE TABLE IF NOT EXISTS run (closed_at REAL);
 """
+
+
+_UNWRITABLE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,18 +118,20 @@ class Ledger:
         record = next((record for record in self.records() if record.name == name), None)
         if record is None or not record.open:
             return False
-        self._db.execute("UPDATE faults SET state = 'reverting' WHERE name = ?", (name,))
+        self._note("UPDATE faults SET state = 'reverting' WHERE name = ?", name)
         note = None
         try:
             perform_all(record.rollback)
         except WorldGone as gone:
             note = f"nothing left to undo: {gone}"
         except StepFailed as failure:
-            self._db.execute("UPDATE faults SET state = 'failed', error = ? WHERE name = ?", (str(failure), name))
+            self._note("UPDATE faults SET state = 'failed', error = ? WHERE name = ?", str(failure), name)
             raise
-        self._db.execute(
+        self._note(
             "UPDATE faults SET state = 'reverted', reverted_at = ?, error = ? WHERE name = ? AND state != 'reverted'",
-            (time.time(), note, name),
+            time.time(),
+            note,
+            name,
         )
         if any(step.url.startswith(KUBE) for step in record.rollback):
             with contextlib.suppress(StepFailed):  # then the Job in the cluster undoes once more what is undone
@@ -142,6 +148,13 @@ class Ledger:
             except StepFailed:
                 continue  # kept as `failed` with its reason; the reaper tries again
         return undone
+
+    def _note(self, statement: str, *values: str | float | None) -> None:
+        try:
+            self._db.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _UNWRITABLE:
+                raise
 
     def _copy(self, record: Record) -> None:
         """To the cluster that the run is in. Raises StepFailed."""

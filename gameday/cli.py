@@ -5,7 +5,6 @@ One file although it is long: most of it is what `--help` prints, and options th
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sqlite3
@@ -16,7 +15,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from gameday import __version__
-from gameday.errors import BadInput, Exit
+from gameday.errors import BadInput, Exit, cannot_write
 from mesh.commands.app import app as mesh_app
 from mesh.commands.app import load_commands
 from mesh.commands.options import OPTIONS
@@ -33,7 +32,6 @@ app = App(
 app.command(mesh_app)
 
 WorldName = Literal["local", "kind"]
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 Names = tuple[str, ...]
 Seed = Annotated[int, Parameter(validator=within(0, 2**63 - 1))]
 """What a run's store and its reports, whose integers are signed 64 bits, can hold."""
@@ -503,7 +501,7 @@ def main() -> None:
         print(f"gameday: a run's store cannot be read or written: {error}", file=sys.stderr)
         code = Exit.BAD_INPUT
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if not cannot_write(error):
             raise
         where = f"{error.filename}: " if error.filename else ""
         print(f"gameday: {where}cannot be written: {error.strerror}", file=sys.stderr)

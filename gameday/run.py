@@ -36,7 +36,7 @@ from chaos.plan import Plan, plan
 from chaos.processes import record_child
 from gameday import judge, rundir
 from gameday.children import Child
-from gameday.errors import BadInput, Exit, WorldFailed
+from gameday.errors import BadInput, Exit, WorldFailed, cannot_write
 from gameday.ingest import Ingest
 from gameday.progress import Progress, for_terminal, say
 from gameday.record import RunRecord
@@ -370,11 +370,16 @@ class GameDay:
             await work
         except Exception as error:  # noqa: BLE001 - whatever it is, faults must still be reverted; it is said and logged
             self._code = Exit.HARNESS_FAILED
-            reason = str(error) if isinstance(error, WorldFailed) else f"{type(error).__name__}: {error}"
-            self._reasons.append(reason)
-            self._progress.note(f"{reason}; winding down")
-            if not isinstance(error, WorldFailed):
+            if cannot_write(error):
+                reason = f"{self._run.path}: cannot be written any more; make room on its disk, and run again"
+            elif isinstance(error, WorldFailed):
+                reason = str(error)
+            else:
+                reason = f"{type(error).__name__}: {error}"
                 _log_traceback(error, self._run.log("runner"))
+            if reason not in self._reasons:
+                self._reasons.append(reason)
+                self._progress.note(f"{reason}; winding down")
 
     # ---- the end
 

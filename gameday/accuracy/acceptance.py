@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gameday.accuracy.evidence import Evidence
+from reports.notation import quantity_name
 from sim.scoring.coverage import Share, bootstrap, share_of
 from sim.scoring.rules import inside
 from sim.scoring.score import LEVELS, SHARES, Detail, is_event, is_moment
@@ -229,7 +230,7 @@ def _controls(evidence: Sequence[Evidence]) -> Line:
     rows = [(run, row) for run in evidence if run.control for row in run.rows]
     if not rows:
         return Line("controls", "no invented effect", "no control was run", None)
-    invented = [f"{run.name} {row.quantity} of {row.subject}" for run, row in rows if invents(row)]
+    invented = [f"{run.name} {quantity_name(row.quantity)} of {row.subject}" for run, row in rows if invents(row)]
     runs = sum(run.control for run in evidence)
     text = f"{len(invented)} of {len(rows)} quantities in {runs} runs"
     if invented:

@@ -11,6 +11,7 @@ from reports.charts.calibration import CalibrationPoint, calibration_chart
 from reports.charts.pit import pit_chart
 from reports.charts.sharpness import sharpness_chart
 from reports.charts.standalone import standalone
+from reports.notation import quantity_name
 from sim.scoring.coverage import binomial_band
 from sim.scoring.rules import pit_histogram
 from sim.scoring.score import LEVELS, is_event
@@ -67,5 +68,5 @@ def _sharpness(evidence: Sequence[Evidence]) -> str:
         for row in run.rows:
             if is_event(row.quantity):
                 continue
-            groups.setdefault(f"{row.quantity}, {row.window}", []).append(row.width)
+            groups.setdefault(f"{quantity_name(row.quantity)}, {row.window}", []).append(row.width)
     return sharpness_chart(sorted(groups.items()))

@@ -19,6 +19,7 @@ from gameday.accuracy.acceptance import (
     skill_band,
 )
 from gameday.accuracy.evidence import Evidence, machine
+from reports.notation import quantity_name
 from sim.scoring.coverage import binomial_band
 from sim.scoring.score import LEVELS, Detail, is_event
 
@@ -165,7 +166,7 @@ def _quantities(evidence: Sequence[Evidence]) -> list[str]:
         rows.append(
             (
                 family,
-                quantity,
+                quantity_name(quantity),
                 window,
                 str(len(details)),
                 " / ".join(_percent(share) for share in shares),
@@ -209,14 +210,16 @@ def _misses(evidence: Sequence[Evidence]) -> list[str]:
     counts = sorted(groups.items(), key=lambda item: -len(item[1]))[:12]
     total = len({id(run) for run, _ in missed})
     text = [f"{len(missed)} in {total} runs, most of them in:", ""]
-    text += [f"- {name}, {quantity} in {window}: {len(some)}" for (name, quantity, window), some in counts]
+    text += [
+        f"- {name}, {quantity_name(quantity)} in {window}: {len(some)}" for (name, quantity, window), some in counts
+    ]
     worst = sorted(missed, key=lambda pair: -pair[1].crps)[:MOST_MISSES]
     rows = [
         (
             run.name,
             str(run.seed),
             run.load,
-            row.quantity,
+            quantity_name(row.quantity),
             row.subject,
             row.window,
             *(_number(value) for value in (row.low, row.median, row.high, row.measured, row.naive)),

@@ -19,7 +19,7 @@ LEAST, MOST = 0.001, 100.0
 def sharpness_chart(rows: Sequence[tuple[str, Sequence[float]]], width: float = 600.0) -> str:
     """`rows`: (name, widths on the scale, one or more). An SVG."""
     height = 46.0 + 22.0 * len(rows)
-    left, right, top, bottom = 214.0, width - 46.0, 8.0, height - 38.0
+    left, right, top, bottom = 250.0, width - 46.0, 8.0, height - 38.0
     x = Scale(math.log10(LEAST), math.log10(MOST), left, right)
 
     def at(value: float) -> float:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import tempfile
 import time
 from pathlib import Path
@@ -44,6 +45,22 @@ def test_a_revert_that_fails_is_kept_and_can_be_tried_again(tmp_path: Path, targ
     target.status = 200
     assert ledger.revert("f")
     assert not ledger.revert("f"), "nothing is left to undo"
+
+
+def test_a_disk_that_cannot_be_written_keeps_no_fault_in_place(tmp_path: Path, target) -> None:
+    ledger = Ledger(tmp_path, create=True)
+    for name in ("f", "g"):
+        ledger.begin(name, "k", "t", [Step("DELETE", f"{target.url}/{name}")], 5.0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))
+    try:
+        assert ledger.revert_all() == ["f", "g"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert target.asked == [("DELETE", "/f", ""), ("DELETE", "/g", "")]
+    assert [record.state for record in ledger.records()] == ["injecting", "injecting"]
+    assert ledger.revert_all() == ["f", "g"], "undone once more, now with a note of it"
+    assert [record.state for record in ledger.records()] == ["reverted", "reverted"]
 
 
 def test_a_world_that_is_gone_has_no_faults_left(tmp_path: Path) -> None:

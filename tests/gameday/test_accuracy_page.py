@@ -11,6 +11,7 @@ import pytest
 from gameday.accuracy import evidence
 from gameday.accuracy.acceptance import Line, coverage, invents, is_moved, lines, mark_moved
 from gameday.accuracy.evidence import Evidence, NoEvidence, counted_apart, read_evidence, sealed_forecast
+from gameday.accuracy.figures import write_figures
 from gameday.accuracy.page import render
 from reports.store import Event, Request, RunStore
 from scenarios.model import SloSpec
@@ -171,7 +172,7 @@ def test_a_miss_is_listed_with_all_its_numbers_and_a_failure_with_its_reason() -
         [run(row("p95", 0.9, 0.05, ensemble=(0.1, 0.2, 0.3)), seed=3)], ["kill: exit code 4: no request"],
         ["oom: not here"], "gameday accuracy",
     )  # fmt: skip
-    assert "| storm | 3 | 60/s | p95 | checkout | inject | 0.1 | 0.2 | 0.3 | 0.9 | 0.05 | 1000 |" in page
+    assert "| storm | 3 | 60/s | p95 latency | checkout | inject | 0.1 | 0.2 | 0.3 | 0.9 | 0.05 | 1000 |" in page
     assert "- kill: exit code 4: no request" in page
     assert "- oom: not here" in page
     assert "not sealed" not in page.lower()
@@ -221,3 +222,13 @@ def test_evidence_is_read_from_a_run_store_and_made_anew_on_demand(
     assert len(made) == anew
     assert len(read.rows) > 10
     assert all(r.requests for r in read.rows if r.quantity == "success_rate")
+
+
+def test_quantities_are_called_what_the_report_calls_them(tmp_path: Path) -> None:
+    missed = run(row("attempts_per_request", 9.0, 1.0, ensemble=(1.0, 1.1, 1.2)))
+    page = render([missed], [], [], "gameday accuracy")
+    write_figures(tmp_path / "page.md", [missed])
+    chart = (tmp_path / "page-sharpness.svg").read_text()
+    for text in (page, chart):
+        assert "attempts per request" in text
+        assert "attempts_per_request" not in text

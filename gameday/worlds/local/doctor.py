@@ -46,6 +46,14 @@ def checks() -> Iterator[Check]:
     yield "open files", soft >= MIN_FILES, f"limit {soft} (hard {hard})", f"ulimit -n {max(MIN_FILES, 4096)}"
     disk = shutil.disk_usage(Path.cwd()).free
     yield "disk", disk >= MIN_DISK_BYTES, f"{disk / 1024**3:.1f} GiB free here", "a run writes up to 100 MiB; make room"
+    runs = Path.cwd() / "runs"
+    takes_runs = (runs.is_dir() or not runs.exists()) and os.access(runs if runs.exists() else Path.cwd(), os.W_OK)
+    yield (
+        "runs folder",
+        takes_runs,
+        str(runs),
+        "no run can be written there; work in another folder, or name one with --out",
+    )
     loopback = has_whole_loopback()
     detail = (
         "pods get addresses of their own" if loopback else "127.x.y.z cannot be bound; pods share 127.0.0.1 with ports"

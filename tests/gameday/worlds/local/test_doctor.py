@@ -31,6 +31,15 @@ def test_every_check_has_a_finding_and_every_failure_a_remedy() -> None:
         assert well or remedy
 
 
+def test_a_folder_that_takes_no_runs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    checked = {name: well for name, well, _, _ in checks()}
+    assert checked["runs folder"]
+    (tmp_path / "runs").touch()
+    checked = {name: well for name, well, _, _ in checks()}
+    assert not checked["runs folder"]
+
+
 def test_a_world_without_its_runner_is_named_with_the_command_that_ends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
