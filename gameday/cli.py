@@ -423,6 +423,7 @@ def accuracy(
     again: bool = False,
     reforecast: bool = False,
     dry_run: bool = False,
+    jobs: Count = 1,
     learn: Path | None = None,
 ) -> int:
     """How good the forecasts are. Without a suite: the track record of all runs so far, by kind of fault, and drift.
@@ -452,12 +453,16 @@ def accuracy(
         Run nothing: make the forecasts of finished runs anew, from their baselines, with the twin as it is now.
     dry_run
         List the runs, what became of them and how long the rest takes.
+    jobs
+        So many runs at a time, each with cores of its own: a run on a smaller machine, and the twin knows it.
     learn
         Learn the discrepancy of forecasts from the tuning runs into this file, and print how it would have served.
     """
     from gameday.accuracy.command import AccuracyOptions, run_accuracy
 
-    return run_accuracy(AccuracyOptions(suite, seeds, only, out, reuse, minutes, again, reforecast, dry_run, learn))
+    return run_accuracy(
+        AccuracyOptions(suite, seeds, only, out, reuse, minutes, again, reforecast, dry_run, jobs, learn)
+    )
 
 
 def main() -> None:

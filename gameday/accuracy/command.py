@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from gameday.accuracy.evidence import Evidence, NoEvidence, read_evidence
 from gameday.accuracy.figures import write_figures
 from gameday.accuracy.learn import learn_discrepancy
 from gameday.accuracy.page import render
-from gameday.accuracy.runner import Runner
+from gameday.accuracy.runner import Runner, share_cores
 from gameday.accuracy.suite import PlannedRun, Suite, read_suite
 from gameday.accuracy.track import print_track_record
 from gameday.errors import BadInput, Exit
@@ -34,6 +34,7 @@ class AccuracyOptions:
     again: bool = False
     reforecast: bool = False
     dry_run: bool = False
+    jobs: int = 1
     learn: Path | None = None
 
 
@@ -51,14 +52,15 @@ def run_accuracy(options: AccuracyOptions) -> int:
         raise BadInput(f"--seeds {options.seeds}: at least 1")
     if options.minutes is not None and options.minutes <= 0:
         raise BadInput(f"--minutes {options.minutes:g}: more than 0")
+    share_cores(options.jobs)
     suite = read_suite(options.suite, options.seeds, options.only, WORLD)
     folder = options.reuse if options.reuse is not None else DEFAULT_FOLDER
     runner = Runner(folder, _say, again=options.again)
     if options.dry_run:
-        return _print_plan(suite, runner)
+        return _print_plan(suite, runner, options.jobs)
     try:
         if not options.reforecast:
-            _run_missing(suite, runner, options.minutes)
+            _run_missing(suite, runner, options.minutes, options.jobs)
     except KeyboardInterrupt:
         _say("stopped; the same command goes on from here")
         _write(suite, runner, folder, options)
@@ -66,7 +68,7 @@ def run_accuracy(options: AccuracyOptions) -> int:
     return _write(suite, runner, folder, options)
 
 
-def _print_plan(suite: Suite, runner: Runner) -> int:
+def _print_plan(suite: Suite, runner: Runner, jobs: int) -> int:
     missing = [run for run in suite.runs if not runner.is_done(run)]
     for run in suite.runs:
         known = runner.ended(run)
@@ -75,31 +77,35 @@ def _print_plan(suite: Suite, runner: Runner) -> int:
         print(f"{run.name:28} {run.family:28} {part:18} ~{runner.expected_seconds(run):3.0f} s  {state}")
     for reason in suite.impossible:
         print(f"cannot here: {reason}")
-    print(f"{len(missing)} of {len(suite.runs)} runs to go, about {_left(missing, runner)}")
+    print(f"{len(missing)} of {len(suite.runs)} runs to go, about {_left(missing, runner, jobs)}")
     return Exit.HELD
 
 
-def _run_missing(suite: Suite, runner: Runner, minutes: float | None) -> None:
+def _run_missing(suite: Suite, runner: Runner, minutes: float | None, jobs: int) -> None:
     began = time.monotonic()
     missing = [run for run in suite.runs if not runner.is_done(run)]
-    _say(
-        f"{len(suite.runs) - len(missing)} of {len(suite.runs)} runs are there; the rest takes {_left(missing, runner)}"
-    )
-    for index, run in enumerate(missing):
-        expected = runner.expected_seconds(run)
-        if minutes is not None and time.monotonic() - began + expected > 60.0 * minutes:
-            _say(f"{minutes:g} minutes are over; {len(missing) - index} runs are left for another time")
-            return
-        ended = runner.run(run)
+    there = len(suite.runs) - len(missing)
+    _say(f"{there} of {len(suite.runs)} runs are there; the rest takes {_left(missing, runner, jobs)}")
+    to_start = list(missing)
+
+    def in_time() -> Iterator[PlannedRun]:
+        while to_start:
+            expected = time.monotonic() - began + runner.expected_seconds(to_start[0])
+            if minutes is not None and expected > 60.0 * minutes:
+                _say(f"{minutes:g} minutes are over; {len(to_start)} runs are left for another time")
+                return
+            yield to_start.pop(0)
+
+    for number, (run, ended) in enumerate(runner.run_all(in_time(), jobs), 1):
         came = "scored" if ended.is_scored else f"FAILED with exit code {ended.exit_code}: {ended.why}"
         _say(
-            f"{index + 1}/{len(missing)}  {run.name} ({run.family}): {came} in {ended.seconds:.0f} s;"
-            f" {_left(missing[index + 1 :], runner)} to go"
+            f"{number}/{len(missing)}  {run.name} ({run.family}): {came} in {ended.seconds:.0f} s;"
+            f" {_left(to_start, runner, jobs)} to go"
         )
 
 
-def _left(runs: Sequence[PlannedRun], runner: Runner) -> str:
-    return f"{sum(runner.expected_seconds(run) for run in runs) / 60:.0f} min"
+def _left(runs: Sequence[PlannedRun], runner: Runner, jobs: int) -> str:
+    return f"{sum(runner.expected_seconds(run) for run in runs) / jobs / 60:.0f} min"
 
 
 def _write(suite: Suite, runner: Runner, folder: Path, options: AccuracyOptions) -> int:
@@ -162,6 +168,8 @@ def _print_acceptance(evidence: Sequence[Evidence]) -> bool:
 def _command(options: AccuracyOptions) -> str:
     parts = [f"gameday accuracy --suite {options.suite} --seeds {options.seeds}"]
     parts += [f"--only '{pattern}'" for pattern in options.only]
+    if options.jobs > 1:
+        parts.append(f"--jobs {options.jobs}")
     if options.minutes is not None:
         parts.append(f"--minutes {options.minutes:g}")
     if options.reforecast:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from reports.observe import observation
 from reports.run import Run
 from reports.store import Request, RunStore
 from scenarios.model import Scenario, SloSpec
+from sim.cores import count_cores
 from sim.forecast.discrepancy import Learned, family_of, load, read_statement
 from sim.forecast.predict import make_forecast
 from sim.replication.quantities import PERCENTILES
@@ -244,4 +244,4 @@ def record_of(store: RunStore, forecast: Forecast, measured: Mapping[Key, float]
 
 
 def machine() -> str:
-    return f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    return f"{count_cores()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"

@@ -8,12 +8,13 @@ anew. A run that outlived the suite is waited for.
 from __future__ import annotations
 
 import os
-import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,19 @@ import msgspec
 
 from gameday import rundir
 from gameday.accuracy.suite import PlannedRun
-from gameday.errors import Exit
+from gameday.errors import BadInput, Exit
 from gameday.rundir import STORE
 from gameday.worlds.catalogue import recover_world
+from gameday.worlds.local.usage import busy_seconds
 from reports.store import RunStore
+from sim.cores import own_cores
 
 NOTE = "accuracy.json"
 OVERHEAD_SECONDS = 22.0
 """Start, sealing, judging and end, beyond the timed phases; until runs of today say better."""
 PATIENCE_SECONDS = 180.0
 """Beyond the expected length, until a run is given up."""
+LOOK_SECONDS = 0.1
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -40,7 +44,7 @@ class Ended(msgspec.Struct, frozen=True):
     seconds: float
     why: str = ""
     others: float | None = None
-    """Cores that programs other than the run's used on average, as far as the machine tells; None: it does not."""
+    """Of its cores, those that programs other than the run's used on average; None: the machine does not tell."""
 
     @property
     def is_scored(self) -> bool:
@@ -68,8 +72,31 @@ class Runner:
         known = self._overheads
         return run.seconds + (sum(known) / len(known) if known else OVERHEAD_SECONDS)
 
-    def run(self, run: PlannedRun) -> Ended:
-        """Runs it to its end, or waits for one that is under way."""
+    def run_all(self, runs: Iterable[PlannedRun], jobs: int = 1) -> Iterator[tuple[PlannedRun, Ended]]:
+        """Runs them, `jobs` at a time and each on its share of the cores; yields them as they end.
+
+        The next of `runs` is asked for when there are cores for it, so that the caller may stop there. When it is
+        interrupted, so are the runs (Ctrl-C reaches them as well); they wind down by themselves and are awaited.
+        """
+        free = share_cores(jobs)
+        coming, under_way = iter(runs), dict[Future[Ended], tuple[PlannedRun, frozenset[int] | None]]()
+        with ThreadPoolExecutor(jobs) as pool:
+            while True:
+                while free and (run := next(coming, None)) is not None:
+                    cores = free.pop()
+                    under_way[pool.submit(self.run, run, cores)] = run, cores
+                if not under_way:
+                    return
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    run, cores = under_way.pop(future)
+                    free.append(cores)
+                    yield run, future.result()
+
+    def run(self, run: PlannedRun, cores: frozenset[int] | None = None) -> Ended:
+        """Runs it to its end, on these cores or on all, or waits for one that is under way.
+
+        An interrupted run leaves no note: it is run anew another time.
+        """
         path = self._folder / run.folder
         if path.exists():
             adopted = self._clear(path)
@@ -81,32 +108,29 @@ class Runner:
             command += ["--variant", run.case.variant]
         for override in run.overrides:
             command += ["--set", override]
-        began = time.monotonic()
-        busy, own = _busy_seconds(), _own_seconds()
         self._folder.mkdir(parents=True, exist_ok=True)
         output = self._folder / f"{run.folder}.log"
         patience = self.expected_seconds(run) + PATIENCE_SECONDS
+        busy, began = busy_seconds(cores), time.monotonic()
         with output.open("w") as log:
             child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+            if cores is not None:
+                os.sched_setaffinity(child.pid, cores)  # what it starts inherits them
             try:
-                code = child.wait(patience)
+                code, used = _wait(child, patience)
                 why = "" if code in (Exit.HELD, Exit.NOT_HELD) else _last_line(output)
             except subprocess.TimeoutExpired:
                 child.terminate()  # faults are reverted, the world goes down
                 child.wait(60.0)
-                code, why = Exit.HARNESS_FAILED, f"not over after {patience:.0f} s"
-            except BaseException:
-                # Ctrl-C reaches the child as well; it winds down by itself, and leaves no note: it is run anew.
-                child.wait(60.0)
-                raise
+                code, used, why = Exit.HARNESS_FAILED, 0.0, f"not over after {patience:.0f} s"
         seconds = time.monotonic() - began
         if code in (Exit.HELD, Exit.NOT_HELD):
             self._overheads.append(seconds - run.seconds)
-        now = _busy_seconds()
-        used = None if busy is None or now is None else max(0.0, now - busy - (_own_seconds() - own))
-        ended = Ended(int(code), round(seconds, 1), why, None if used is None else round(used / max(seconds, 1.0), 2))
-        path.mkdir(parents=True, exist_ok=True)
-        (path / NOTE).write_bytes(msgspec.json.encode(ended))
+        others = None if busy is None else max(0.0, (busy_seconds(cores) or busy) - busy - used) / max(seconds, 1.0)
+        ended = Ended(int(code), round(seconds, 1), why, None if others is None else round(others, 2))
+        if code not in (Exit.ABORTED, -signal.SIGINT):
+            path.mkdir(parents=True, exist_ok=True)
+            (path / NOTE).write_bytes(msgspec.json.encode(ended))
         return ended
 
     def _clear(self, path: Path) -> Ended | None:
@@ -129,25 +153,44 @@ class Runner:
         return None
 
 
+def share_cores(jobs: int) -> list[frozenset[int] | None]:
+    """As many cores for each, none shared; None where there is but one job: all of them.
+
+    Raises:
+        BadInput: there are fewer cores than jobs, or no way to pin anything to one.
+    """
+    if jobs == 1:
+        return [None]
+    mine = own_cores()
+    if mine is None:
+        raise BadInput(f"--jobs {jobs}: runs can be given cores of their own on Linux only; leave the option out")
+    if not 1 <= jobs <= len(mine):
+        raise BadInput(f"--jobs {jobs}: each run wants a core of its own, and we may use {len(mine)}")
+    each = len(mine) // jobs
+    ordered = sorted(mine)
+    return [frozenset(ordered[job * each : (job + 1) * each]) for job in range(jobs)]
+
+
+def _wait(child: subprocess.Popen[bytes], patience: float) -> tuple[int, float]:
+    """Its exit code, and the CPU seconds of it and of its children that have ended, theirs included.
+
+    Raises:
+        TimeoutExpired: it is still running after `patience` seconds.
+    """
+    until = time.monotonic() + patience
+    while True:
+        pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+        if pid:
+            child.returncode = os.waitstatus_to_exitcode(status)
+            return child.returncode, usage.ru_utime + usage.ru_stime
+        if time.monotonic() > until:
+            raise subprocess.TimeoutExpired(child.args, patience)
+        time.sleep(LOOK_SECONDS)
+
+
 def _look(path: Path) -> tuple[str, dict[str, Any]]:
     with RunStore(path / STORE) as store:
         return rundir.state(store), store.meta()
-
-
-def _busy_seconds() -> float | None:
-    """CPU seconds that all programs used since the machine started; Linux only."""
-    try:
-        fields = [int(text) for text in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    except (OSError, ValueError):
-        return None
-    user, nice, system, _, _, irq, softirq, steal = fields
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-
-
-def _own_seconds() -> float:
-    """CPU seconds of this process and of its children that have ended, theirs included."""
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def read_note(path: Path) -> Ended | None:

@@ -6,7 +6,6 @@ replication's random numbers depend on (seed, replication, stream) alone, never 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -15,6 +14,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from sim.calibration.calibrate import Calibration
+from sim.cores import count_cores
 from sim.model.draws import Streams
 from sim.model.setup import Setup
 from sim.model.system import System
@@ -74,11 +74,15 @@ def _warm() -> None:
 
 
 class Players:
-    """A pool of workers, or this very process when `processes` is 1. Use as a context manager."""
+    """A pool of workers, or this very process when `processes` is 1. Use as a context manager.
+
+    `processes`: None for one on each core. On a single core that is a worker too: a runner that measures must be able
+    to go before it.
+    """
 
     def __init__(self, processes: int | None = None) -> None:
-        self.processes = processes if processes is not None else max(1, os.cpu_count() or 1)
-        self._pool = spawn_workers(self.processes, _warm) if self.processes > 1 else None
+        self.processes = processes if processes is not None else count_cores()
+        self._pool = spawn_workers(self.processes, _warm) if processes != 1 else None
 
     def __enter__(self) -> Self:
         return self

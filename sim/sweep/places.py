@@ -16,13 +16,13 @@ whole wave (nothing could be taken back when the time is over).
 from __future__ import annotations
 
 import importlib
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from sim.cores import count_cores
 from sim.replication.workers import spawn_workers
 
 CHUNK_SECONDS = 0.25
@@ -82,7 +82,7 @@ class Sweep:
         if dask is not None:
             self._client, self.workers = _connect(dask)
         else:
-            self.workers = processes if processes is not None else max(1, os.cpu_count() or 1)
+            self.workers = processes if processes is not None else count_cores()
             if self.workers > 1:
                 self._pool = spawn_workers(self.workers, _warm)
 

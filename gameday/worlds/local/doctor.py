@@ -15,6 +15,7 @@ import msgspec
 from chaos.processes import is_alive
 from chaos.world import FILE, read_world
 from gameday.worlds.local.addresses import has_whole_loopback
+from sim.cores import count_cores
 
 MIN_CORES, MIN_MEMORY_BYTES, MIN_FILES, MIN_DISK_BYTES = 2, 3 * 1024**3, 1024, 500 * 1024**2
 
@@ -27,7 +28,7 @@ def checks() -> Iterator[Check]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield "Python", sys.version_info >= (3, 11), version, "install Python 3.11 or newer"
     yield "TLS 1.3", ssl.HAS_TLSv1_3, ssl.OPENSSL_VERSION, "use a Python that is linked with OpenSSL 1.1.1 or newer"
-    cores = os.cpu_count() or 1
+    cores = count_cores()
     yield (
         "cores",
         cores >= MIN_CORES,

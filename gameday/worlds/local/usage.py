@@ -1,6 +1,7 @@
 """CPU time and memory of processes, from /proc or, where there is none, from ps; CPU time of the machine from /proc.
 
-The machine's time says what other programs use of the cores that a run shares with them.
+The machine's time says what other programs use of the cores that a run shares with them. Cores that the run may not
+use are no part of its machine.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from reports.store import MACHINE_PROCESS, Usage
+from sim.cores import own_cores
 
 _HAS_PROC = Path("/proc/self/stat").exists()
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -36,20 +38,29 @@ def usage_of(processes: Mapping[str, int]) -> list[Usage]:
 
 
 def usage_of_machine() -> list[Usage]:
-    """One entry: what all of the machine's cores have done since its start. None where there is no /proc."""
-    if not _HAS_PROC:
-        return []
-    # user nice system idle iowait irq softirq steal; the guests' time is in user's already.
-    ticks = [int(field) for field in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
-    idle = ticks[3] + ticks[4]
-    return [Usage(time.time(), MACHINE_PROCESS, (sum(ticks) - idle) / _TICKS, 0)]
+    """One entry: what the cores that are ours have done since the start. None where there is no /proc."""
+    busy = busy_seconds(own_cores())
+    return [] if busy is None else [Usage(time.time(), MACHINE_PROCESS, busy, 0)]
 
 
-def cores() -> int:
-    """How many of them this process, and what it starts, may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def busy_seconds(cores: Collection[int] | None, stat: str | None = None) -> float | None:
+    """CPU seconds that these cores, or all, have been busy since the machine started; None where there is no /proc.
+
+    `stat`: the text of /proc/stat, where it is at hand.
+    """
+    if stat is None:
+        if not _HAS_PROC:
+            return None
+        stat = Path("/proc/stat").read_text()
+    wanted = {"cpu"} if cores is None else {f"cpu{core}" for core in cores}
+    total = 0
+    for line in stat.splitlines():
+        name, _, ticks = line.partition(" ")
+        if name in wanted:
+            # user nice system idle iowait irq softirq steal; the guests' time is in user's already.
+            user, nice, system, _, _, irq, softirq, steal = map(int, ticks.split()[:8])
+            total += user + nice + system + irq + softirq + steal
+    return total / _TICKS
 
 
 def _by_ps(processes: Mapping[str, int], now: float) -> list[Usage]:

@@ -22,11 +22,12 @@ from gameday.scrape import Scraper
 from gameday.worlds.local.addresses import claim
 from gameday.worlds.local.layout import LOAD_SERVICE
 from gameday.worlds.local.supervisor import SPEC, WorldSpec
-from gameday.worlds.local.usage import cores, usage_of, usage_of_machine
+from gameday.worlds.local.usage import usage_of, usage_of_machine
 from loadtests.plan import LoadPlan, command, environment, write_plan
 from reports.run import scenario_to
 from reports.store import LOAD_PROCESS, RunStore, Usage
 from scenarios.model import Scenario
+from sim.cores import count_cores
 
 UP_TIMEOUT_SECONDS = 90.0
 DOWN_TIMEOUT_SECONDS = 10.0
@@ -111,7 +112,7 @@ class LocalWorld:
 
     async def observe(self, store: RunStore) -> None:
         """Scrapes from this very process, until cancelled."""
-        store.set_meta(cores=cores())
+        store.set_meta(cores=count_cores())
         await Scraper(store, self.scrape_targets, self.usage).run()
 
     async def start_load(self, plan: LoadPlan, log: Path) -> Child:
