@@ -353,6 +353,7 @@ def verify(
     reuse: Path | None = None,
     out: Path | None = None,
     minutes: Minutes | None = None,
+    jobs: Count = 1,
     plain: bool = False,
 ) -> int:
     """Run a game day again with its best counterfactual in place, and hold the result against the prediction.
@@ -375,11 +376,14 @@ def verify(
     variant
         With seeds: one of the scenario's variants.
     reuse
-        With seeds: folder of the runs; runs/verify-SCENARIO without it. Runs found there are not run again.
+        With seeds: folder of the runs; runs/verify-SCENARIO without it. Runs found there are not run again; those of
+        `gameday accuracy` serve where scenario, overrides and seed are the same.
     out
         With seeds: Markdown file for the table; printed without it.
     minutes
         With seeds: start no pair of runs that would not be over by then.
+    jobs
+        With seeds: so many at a time, each with cores of its own.
     plain
         Plain lines, even on a terminal.
     """
@@ -387,10 +391,10 @@ def verify(
     from gameday.verify_seeds import SeedOptions, verify_seeds
 
     if seeds is not None:
-        return verify_seeds(SeedOptions(run, seeds, set, variant, reuse, out, minutes))
-    if set or variant or reuse or out or minutes is not None:
+        return verify_seeds(SeedOptions(run, seeds, set, variant, reuse, out, minutes, jobs))
+    if set or variant or reuse or out or minutes is not None or jobs != 1:
         raise BadInput(
-            "--set, --variant, --reuse, --out and --minutes go with --seeds; a run is verified as it was run"
+            "--set, --variant, --reuse, --out, --minutes and --jobs go with --seeds; a run is verified as it was run"
         )
     return verify_run(run, plain=plain)
 

@@ -3,22 +3,33 @@
 Each seed is a pair of runs in a folder of its own. What is finished there is not run again, so that the whole may be
 stopped and gone on with. A seed whose twin finds no change that holds is verified with the one that saves most, and
 the table says so; one without any change that can be tried counts as not agreed.
+
+A first run may also come from `gameday accuracy`: one of the very same scenario, load and seed is taken, and its twin
+asked what would have helped. Seeds that are played side by side have cores of their own and print into their own files.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import sys
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import msgspec
 
 from gameday import rundir
+from gameday.accuracy.runner import share_cores
+from gameday.accuracy.suite import config_of
 from gameday.errors import BadInput, Exit
+from gameday.explaining import explain_again
 from gameday.run import RunOptions, run_gameday
 from gameday.rundir import RunDir
-from gameday.verify import verify
+from gameday.verify import EXPLAIN_SECONDS, verify
 from gameday.worlds.base import WorldOptions
 from reports.notation import span, times
 from reports.store import RunStore
@@ -29,6 +40,8 @@ from sim.explain.explanation import Explanation
 
 AGREED = 0.8
 """Share of seeds whose measured budget must lie in its interval (acceptance 4 of the twin)."""
+WORLD = "local"
+INTERRUPTED = "interrupted"
 OVERHEAD_SECONDS = 45.0
 """Of a pair of runs, beside its phases: two starts, forecasts, judging, an explanation."""
 
@@ -44,6 +57,7 @@ class SeedOptions:
     reuse: Path | None = None
     out: Path | None = None
     minutes: float | None = None
+    jobs: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,32 +83,113 @@ def verify_seeds(options: SeedOptions) -> int:
     if options.seeds < 1:
         raise BadInput(f"--seeds {options.seeds}: name one at least")
     scenario = load_scenario(options.scenario, variant=options.variant, overrides=options.overrides)
-    folder = options.reuse or rundir.RUNS / f"verify-{scenario.name}"
+    folder = (options.reuse or rundir.RUNS / f"verify-{scenario.name}").absolute()
     until = time.monotonic() + 60.0 * options.minutes if options.minutes is not None else None
+    cores = share_cores(options.jobs)
     pairs: list[Pair] = []
+    missing: list[int] = []
     for seed in range(1, options.seeds + 1):
-        known = _known(folder.absolute(), seed)
+        known = _known(folder, seed, config_of(scenario, WORLD, seed))
         pair = next((pair for run in known if (pair := _finished(seed, run)) is not None), None)
-        if pair is None:
-            if until is not None and time.monotonic() + _pair_seconds(scenario) > until:
-                pair = Pair(seed, None, note="not run: no time left")
-            else:
-                pair = _run(seed, known, folder.absolute(), options)
-        pairs.append(pair)
-        if pair.note == "interrupted":
-            break
+        if pair is not None:
+            pairs.append(pair)
+        else:
+            missing.append(seed)
+    if options.jobs == 1:
+        pairs += _one_by_one(missing, scenario, folder, options, until)
+    else:
+        pairs += _side_by_side(missing, scenario, folder, options, until, cores)
+    pairs.sort(key=lambda pair: pair.seed)
     text = table(scenario, pairs)
     if options.out is not None:
         options.out.write_text(text, encoding="utf-8")
         print(f"\n{options.out}")
     else:
         print(f"\n{text}")
-    if any(pair.note == "interrupted" for pair in pairs):
+    if any(pair.note == INTERRUPTED for pair in pairs):
         return Exit.ABORTED
     if any(pair.note.startswith("failed") for pair in pairs):
         return Exit.HARNESS_FAILED
     agreed = sum(pair.inside is True for pair in pairs)
     return Exit.HELD if agreed >= AGREED * options.seeds - 1e-9 else Exit.NOT_HELD
+
+
+def _one_by_one(
+    seeds: Iterable[int], scenario: Scenario, folder: Path, options: SeedOptions, until: float | None
+) -> list[Pair]:
+    pairs: list[Pair] = []
+    for seed in seeds:
+        pairs.append(_in_time(seed, scenario, folder, options, until))
+        if pairs[-1].note == INTERRUPTED:
+            break
+    return pairs
+
+
+def _side_by_side(
+    seeds: Iterable[int],
+    scenario: Scenario,
+    folder: Path,
+    options: SeedOptions,
+    until: float | None,
+    cores: Sequence[frozenset[int] | None],
+) -> list[Pair]:
+    """The same, a process for each share of the cores. Ctrl-C reaches all of them; each winds down and is awaited."""
+    context = multiprocessing.get_context("spawn")
+    shares: SimpleQueue[frozenset[int] | None] = context.SimpleQueue()
+    for share in cores:
+        shares.put(share)
+    coming, under_way, pairs = iter(seeds), set[Future[Pair]](), list[Pair]()
+    stopped = False
+    with ProcessPoolExecutor(len(cores), context, _settle, (shares,)) as pool:
+        while True:
+            # No seed is handed over before there are cores for it, so that none begins after an interruption.
+            while not stopped and len(under_way) < len(cores) and (seed := next(coming, None)) is not None:
+                print(f"seed {seed}: {_log(folder, seed)}", flush=True)
+                under_way.add(pool.submit(_apart, seed, scenario, folder, options, until))
+            if not under_way:
+                return pairs
+            try:
+                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+            except KeyboardInterrupt:
+                stopped = True
+                print("stopped; the same command goes on from here", flush=True)
+                continue
+            for pair in (future.result() for future in done):
+                stopped |= pair.note == INTERRUPTED
+                came = pair.note or ("inside its interval" if pair.inside else "not inside its interval")
+                print(f"seed {pair.seed}: {came}", flush=True)
+                pairs.append(pair)
+
+
+def _settle(shares: SimpleQueue[frozenset[int] | None]) -> None:
+    """A worker takes its cores, which all that it starts inherits."""
+    if (share := shares.get()) is not None:
+        os.sched_setaffinity(0, share)
+
+
+def _apart(seed: int, scenario: Scenario, folder: Path, options: SeedOptions, until: float | None) -> Pair:
+    """One seed in a worker, whose output goes into a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _log(folder, seed).open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    try:
+        return _in_time(seed, scenario, folder, options, until)
+    except KeyboardInterrupt:
+        return Pair(seed, None, note=INTERRUPTED)
+    finally:
+        sys.stdout.flush()
+
+
+def _log(folder: Path, seed: int) -> Path:
+    return folder / f"seed-{seed}.log"
+
+
+def _in_time(seed: int, scenario: Scenario, folder: Path, options: SeedOptions, until: float | None) -> Pair:
+    """A seed's pair of runs, where there is time for it."""
+    if until is not None and time.monotonic() + _pair_seconds(scenario) > until:
+        return Pair(seed, None, note="not run: no time left")
+    return _run(seed, _known(folder, seed, config_of(scenario, WORLD, seed)), folder, options)
 
 
 def _pair_seconds(scenario: Scenario) -> float:
@@ -118,10 +213,12 @@ def _finished(seed: int, first: RunDir) -> Pair | None:
     return Pair(seed, found, any(r.holds and r.change == found.change for r in remedies))
 
 
-def _known(folder: Path, seed: int) -> list[RunDir]:
-    """First runs of the seed, finished or not, the newest last."""
+def _known(folder: Path, seed: int, config: str) -> list[RunDir]:
+    """First runs of the seed, finished or not, the newest last; those of a suite come first. `config`: SHA-256 of what
+    is run, which a suite's folders carry."""
     again = sorted(folder.glob(f"seed-{seed}-again-*"), key=lambda path: (len(path.name), path.name))
-    paths = [folder / f"seed-{seed}", *(path for path in again if "-verified" not in path.name)]
+    paths = sorted(path for path in folder.glob(f"*-{seed}-{config[:8]}") if path.is_dir())
+    paths += [folder / f"seed-{seed}", *(path for path in again if "-verified" not in path.name)]
     return [RunDir(path) for path in paths if path.exists()]
 
 
@@ -130,20 +227,24 @@ def _run(seed: int, known: Sequence[RunDir], folder: Path, options: SeedOptions)
     run = next((run for run in known if _is_whole(run)), None)
     if run is None:
         run = RunDir(folder / (f"seed-{seed}" if not known else f"seed-{seed}-again-{len(known) + 1}"))
-        world = WorldOptions("local", seed)
+        world = WorldOptions(WORLD, seed)
         code = run_gameday(
             RunOptions(options.scenario, world, options.variant, options.overrides, run.path, plain=True)
         )
         if code == Exit.ABORTED:
-            return Pair(seed, None, note="interrupted")
+            return Pair(seed, None, note=INTERRUPTED)
         if code == Exit.HARNESS_FAILED:
             return Pair(seed, None, note="failed: the first run")
     try:
+        with RunStore(run.store) as store:
+            unasked = store.document("explanation") is None
+        if unasked:
+            explain_again(str(run.path), EXPLAIN_SECONDS)
         code = verify(run, plain=True)
     except BadInput as reason:
         return Pair(seed, None, note=str(reason))
     if code == Exit.ABORTED:
-        return Pair(seed, None, note="interrupted")
+        return Pair(seed, None, note=INTERRUPTED)
     return _finished(seed, run) or Pair(seed, None, note="failed: the second run")
 
 
@@ -151,7 +252,7 @@ def _is_whole(run: RunDir) -> bool:
     if not run.store.is_file():
         return False
     with RunStore(run.store) as store:
-        return rundir.state(store) == "finished" and store.document("explanation") is not None
+        return rundir.state(store) == "finished"
 
 
 def table(scenario: Scenario, pairs: Iterable[Pair]) -> str:

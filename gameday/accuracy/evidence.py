@@ -67,6 +67,8 @@ class Evidence:
     replications: int
     others: float | None = None
     """Cores that other programs used meanwhile (`runner.Ended`)."""
+    cores: int | None = None
+    """That the run had; None: its store does not say."""
     moved_rows: tuple[Detail, ...] = ()
     """Those that the fault moved (`acceptance.mark_moved`)."""
 
@@ -193,6 +195,7 @@ def read_evidence(
     with RunStore(path / STORE) as store:
         forecast = reforecast(store) if anew else sealed_forecast(store)
         scenario, rows = read_details(store, forecast)
+        cores = store.meta().get("cores")
     if not rows:
         raise NoEvidence("none of its predictions was measured")
     return Evidence(
@@ -210,6 +213,7 @@ def read_evidence(
         discrepancy=discrepancy_of(forecast),
         compute_seconds=forecast.compute_seconds,
         replications=forecast.replications,
+        cores=int(cores) if cores else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -59,7 +60,7 @@ def render(
     seeds = len({run.seed for run in evidence})
     text.append(
         f"\nMade by `{command}`. Machine: {machine()}. Runs: {len(evidence)} ({len(tuning)} tuning and controls,"
-        f" {len(held_out)} held out), {seeds} seeds."
+        f" {len(held_out)} held out), {seeds} seeds{_cores(evidence)}."
     )
     disturbed = sum((run.others or 0.0) > DISTURBED_CORES for run in evidence)
     if disturbed:
@@ -79,6 +80,16 @@ def render(
     if limits:
         text += ["", "## What the forecasts said they do not represent", "", *(f"- {limit}" for limit in limits)]
     return "\n".join(text) + "\n"
+
+
+def _cores(evidence: Sequence[Evidence]) -> str:
+    """On how many cores they ran, where the stores say so."""
+    sizes = Counter(run.cores for run in evidence if run.cores is not None)
+    parts = [
+        f"{count} on {cores} {'core' if cores == 1 else 'cores'} of {'its' if count == 1 else 'their'} own"
+        for cores, count in sorted(sizes.items())
+    ]
+    return f"; {', '.join(parts)}" if parts else ""
 
 
 def _acceptance(tuning: Sequence[Evidence], held_out: Sequence[Evidence]) -> list[str]:
@@ -189,16 +200,29 @@ def _runs(evidence: Sequence[Evidence]) -> list[str]:
             _number(skill(run.moved_rows)),
             str(run.replications),
             f"{run.compute_seconds:.1f}",
+            str(run.cores or "–"),
             _number(run.others),
         )
         for run in evidence
     ]
-    head = ("case", "seed", "load", "part", "in 90 %", "skill, moved", "replications", "twin, s", "others, cores")
+    head = (
+        "case",
+        "seed",
+        "load",
+        "part",
+        "in 90 %",
+        "skill, moved",
+        "replications",
+        "twin, s",
+        "cores",
+        "others, cores",
+    )
     return [
         *_table(head, rows),
         "",
-        "*Others*: CPU that programs other than the run's took meanwhile, as far as the machine tells. The twin cannot",
-        "know of it, so what such runs miss is as much the machine's as the model's.",
+        "*Cores*: those that run and twin had, shared with no other run. *Others*: how much of them other programs",
+        "took meanwhile, as far as the machine tells. The twin cannot know of it, so what such runs miss is",
+        "as much the machine's as the model's.",
     ]
 
 

@@ -116,18 +116,22 @@ class Runner:
             child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
             if cores is not None:
                 os.sched_setaffinity(child.pid, cores)  # what it starts inherits them
+            used: float | None
             try:
                 code, used = _wait(child, patience)
                 why = "" if code in (Exit.HELD, Exit.NOT_HELD) else _last_line(output)
             except subprocess.TimeoutExpired:
                 child.terminate()  # faults are reverted, the world goes down
                 child.wait(60.0)
-                code, used, why = Exit.HARNESS_FAILED, 0.0, f"not over after {patience:.0f} s"
+                code, used, why = Exit.HARNESS_FAILED, None, f"not over after {patience:.0f} s"
         seconds = time.monotonic() - began
         if code in (Exit.HELD, Exit.NOT_HELD):
             self._overheads.append(seconds - run.seconds)
-        others = None if busy is None else max(0.0, (busy_seconds(cores) or busy) - busy - used) / max(seconds, 1.0)
-        ended = Ended(int(code), round(seconds, 1), why, None if others is None else round(others, 2))
+        now = busy_seconds(cores)
+        others = None
+        if busy is not None and now is not None and used is not None:
+            others = round(max(0.0, now - busy - used) / max(seconds, 1.0), 2)
+        ended = Ended(int(code), round(seconds, 1), why, others)
         if code not in (Exit.ABORTED, -signal.SIGINT):
             path.mkdir(parents=True, exist_ok=True)
             (path / NOTE).write_bytes(msgspec.json.encode(ended))

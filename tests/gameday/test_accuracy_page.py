@@ -178,6 +178,14 @@ def test_a_miss_is_listed_with_all_its_numbers_and_a_failure_with_its_reason() -
     assert "not sealed" not in page.lower()
 
 
+def test_the_page_says_on_how_many_cores_runs_were_made() -> None:
+    one, two = run(row(), cores=1, others=0.02), run(row(), cores=2)
+    page = render([one, one, two], [], [], "gameday accuracy")
+    assert "1 seeds; 2 on 1 core of their own, 1 on 2 cores of its own." in page
+    assert "| 4.0 | 1 | 0.02 |" in page
+    assert "1 seeds." in render([run(row())], [], [], "gameday accuracy")
+
+
 def test_recomputed_forecasts_are_marked() -> None:
     assert "Not sealed: recomputed" in render([run(row(), sealed=False)], [], [], "gameday accuracy")
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from itertools import chain, repeat
 from pathlib import Path
 
 import msgspec
@@ -11,8 +14,8 @@ import pytest
 
 from gameday.accuracy import runner as runner_module
 from gameday.accuracy.command import AccuracyOptions, run_accuracy
-from gameday.accuracy.runner import NOTE, Ended, Runner
-from gameday.accuracy.suite import read_suite
+from gameday.accuracy.runner import NOTE, Ended, Runner, share_cores
+from gameday.accuracy.suite import PlannedRun, read_suite
 from gameday.errors import BadInput, Exit
 from scenarios import catalogue
 
@@ -178,6 +181,73 @@ def test_a_suite_from_its_first_run_to_its_page(
     assert "0 of 2 runs to go" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be pinned here")
+def test_runs_side_by_side_have_cores_that_no_other_has_and_each_takes_the_next(
+    suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = os.sched_getaffinity(0)
+    if len(mine) < 2:
+        pytest.skip("one core")
+    scripted(
+        monkeypatch,
+        "import os, sys, subprocess, time; out = sys.argv[1]; os.makedirs(out); began = time.time(); time.sleep(0.4)\n"
+        "show = 'import os; print(*sorted(os.sched_getaffinity(0)))'\n"
+        "cores = subprocess.run([sys.executable, '-c', show], capture_output=True, text=True).stdout.strip()\n"
+        "open(out + '/seen', 'w').write(f'{began};{time.time()};{cores}')",
+    )
+    runs = read_suite(str(suite_file), 1, ()).runs
+    ended = list(Runner(tmp_path / "runs", lambda text: None).run_all(runs, 2))
+    assert {run.name for run, _ in ended} == {run.name for run in runs}
+    assert all(found.is_scored for _, found in ended)
+    seen: list[tuple[float, float, frozenset[int]]] = []
+    for run in runs:
+        began, over, cores = (tmp_path / "runs" / run.folder / "seen").read_text().split(";")
+        seen.append((float(began), float(over), frozenset(map(int, cores.split()))))
+    assert len({cores for *_, cores in seen}) == 2
+    assert all(len(cores) == len(mine) // 2 for *_, cores in seen)
+    together = [(one, other) for one in seen for other in seen if one is not other and one[0] <= other[0] < one[1]]
+    assert together
+    assert all(not one[2] & other[2] for one, other in together)
+
+
+def test_the_next_run_is_asked_for_only_when_there_are_cores_for_it(
+    suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, "raise SystemExit(0)")
+    asked: list[str] = []
+
+    def two() -> Iterator[PlannedRun]:
+        for run in read_suite(str(suite_file), 1, ()).runs[:2]:
+            asked.append(run.name)
+            yield run
+
+    under_way = Runner(tmp_path / "runs", lambda text: None).run_all(two(), 1)
+    next(under_way)
+    assert len(asked) == 1
+    assert len(list(under_way)) == 1
+
+
+def test_cores_are_split_evenly_and_more_jobs_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "own_cores", lambda: frozenset({1, 2, 4, 5, 7}))
+    assert share_cores(1) == [None]
+    assert share_cores(2) == [frozenset({1, 2}), frozenset({4, 5})]
+    assert share_cores(5) == [frozenset({core}) for core in (1, 2, 4, 5, 7)]
+    with pytest.raises(BadInput, match="--jobs 6: each run wants a core of its own, and we may use 5"):
+        share_cores(6)
+    monkeypatch.setattr(runner_module, "own_cores", lambda: None)
+    with pytest.raises(BadInput, match=r"--jobs 2: .* on Linux only"):
+        share_cores(2)
+
+
+def test_an_interrupted_run_leaves_no_note(suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = read_suite(str(suite_file), 1, ("kill",)).runs[0]
+    scripted(monkeypatch, "raise SystemExit(3)")
+    runner = Runner(tmp_path / "runs", lambda text: None)
+    assert runner.run(run).exit_code == Exit.ABORTED
+    assert not runner.is_done(run)
+    assert not (tmp_path / "runs" / run.folder / NOTE).exists()
+
+
 def test_a_run_that_was_cut_off_is_run_anew(suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = read_suite(str(suite_file), 1, ("kill",)).runs[0]
     left = tmp_path / "runs" / run.folder
@@ -198,7 +268,7 @@ def test_the_time_that_is_left_is_learned_from_runs_that_ended(
     run = read_suite(str(suite_file), 1, ("kill",)).runs[0]
     runner = Runner(tmp_path / "runs", lambda text: None)
     assert runner.expected_seconds(run) == run.seconds + runner_module.OVERHEAD_SECONDS
-    monkeypatch.setattr(runner_module.time, "monotonic", iter((0.0, 100.0)).__next__)
+    monkeypatch.setattr(runner_module.time, "monotonic", chain((0.0,), repeat(100.0)).__next__)
     scripted(monkeypatch, "raise SystemExit(0)")
     runner.run(run)
     assert runner.expected_seconds(run) == 100.0

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from gameday import verify_seeds as verify_seeds_module
+from gameday.accuracy.suite import config_of, read_suite
 from gameday.errors import BadInput, Exit
 from gameday.rundir import RunDir
 from gameday.verify import Finished, _applied, _beside, choose, read_first
@@ -155,4 +159,52 @@ def test_first_runs_of_a_seed_are_found_and_their_verifications_are_not(tmp_path
         "seed-10-again-2",
     ):
         (tmp_path / name).mkdir()
-    assert [run.path.name for run in _known(tmp_path, 1)] == ["seed-1", "seed-1-again-2"]
+    assert [run.path.name for run in _known(tmp_path, 1, "0a1b2c3d4e")] == ["seed-1", "seed-1-again-2"]
+
+
+def test_a_suites_run_of_the_same_scenario_load_and_seed_is_a_first_run(tmp_path: Path) -> None:
+    overrides = ("load.rate=40/s", "phases.recover=12s")
+    case = "{name: storm, scenario: retry-storm, loads: [40/s], set: [phases.recover=12s]}"
+    file = tmp_path / "suite.yaml"
+    file.write_text(
+        "apiVersion: gameday.dev/v1\nkind: AccuracySuite\nmetadata: {name: mine}\n"
+        f"spec: {{loads: [60/s], heldOutLoads: [90/s], cases: [{case}]}}\n"
+    )
+    first, second = read_suite(str(file), 2, ()).runs
+    for name in (first.folder, f"{first.folder}-verified", second.folder):
+        (tmp_path / name).mkdir()
+    (tmp_path / f"{first.folder}.log").touch()
+    config = config_of(load_scenario("retry-storm", overrides=overrides), "local", 1)
+    assert [run.path.name for run in _known(tmp_path, 1, config)] == [first.folder]
+    other = config_of(load_scenario("retry-storm", overrides=("load.rate=70/s", *overrides[1:])), "local", 1)
+    assert _known(tmp_path, 1, other) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be pinned here")
+def test_seeds_side_by_side_have_processes_of_their_own_and_all_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core")
+    monkeypatch.setattr(verify_seeds_module, "_apart", pinned)
+    out = tmp_path / "table.md"
+    options = SeedOptions("retry-storm", 3, reuse=tmp_path / "runs", out=out, jobs=2)
+    assert verify_seeds(options) == Exit.NOT_HELD
+    notes = [line.split("|")[-2].split() for line in out.read_text().splitlines() if line.startswith("| ")][2:]
+    assert len(notes) == 3
+    assert {(cores, count) for cores, count, _ in notes} <= {(str(core), "1") for core in os.sched_getaffinity(0)}
+    assert len({pid for _, _, pid in notes}) == 2
+    assert len({cores for cores, _, _ in notes}) == 2
+
+
+def pinned(seed: int, *_: object) -> Pair:
+    """Stands for a seed's runs; says where it was played, and by whom."""
+    time.sleep(0.3)  # so that one worker does not take all three
+    mine = sorted(os.sched_getaffinity(0))
+    return Pair(seed, None, note=f"{mine[0]} {len(mine)} {os.getpid()}")
+
+
+def test_more_jobs_than_cores_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"--jobs 999: "):
+        verify_seeds(SeedOptions("retry-storm", 2, reuse=tmp_path / "runs", jobs=999))
+    assert not (tmp_path / "runs").exists()
