@@ -37,6 +37,7 @@ from reports.verification import DOCUMENT, Verification
 from scenarios.load import load_scenario
 from scenarios.model import Scenario
 from sim.explain.explanation import Explanation
+from sim.replication.workers import end_with_parent
 
 AGREED = 0.8
 """Share of seeds whose measured budget must lie in its interval (acceptance 4 of the twin)."""
@@ -163,6 +164,7 @@ def _side_by_side(
 
 def _settle(shares: SimpleQueue[frozenset[int] | None]) -> None:
     """A worker takes its cores, which all that it starts inherits."""
+    end_with_parent()
     if (share := shares.get()) is not None:
         os.sched_setaffinity(0, share)
 

@@ -36,10 +36,15 @@ def spawn_workers(processes: int, warm: Callable[[], None]) -> ProcessPoolExecut
 
 def _begin(niceness: int) -> None:
     os.nice(niceness)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """This process, a pool's worker, ends when the one that spawned it does, however that ends."""
+    threading.Thread(target=_await_parent, daemon=True).start()
+
+
+def _await_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker has one"
     connection.wait([parent.sentinel])
