@@ -32,15 +32,18 @@ from aiohttp import web
 
 from chaos.ledger import Ledger
 from chaos.processes import is_alive, record_child, started_at
-from chaos.world import FILE, Named, SupervisorAddress, WorldState
+from chaos.world import FILE, Named, PodAddress, SupervisorAddress, WorldState
 from gameday.worlds.local.addresses import plan_of
 from gameday.worlds.local.layout import Layout, lay_out
 from gameday.worlds.local.registry import Registry
 from gameday.worlds.local.supervised import Supervised
+from mesh.viz.pods import Pod
 from reports.run import scenario_from
 
 SPEC = "spec.json"
 EVENTS = "supervisor-events.ndjson"
+VIZ_PODS = "pods.json"
+"""For `python -m mesh.viz --pods`."""
 STARTING_AT_ONCE = 6
 """More only queue for the cores."""
 GRACE_SECONDS, KILL_SECONDS = 3.0, 5.0
@@ -104,6 +107,7 @@ class Supervisor:
         """Until told to stop, or until the runner has been gone for too long."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._on_child)
         self._registry.write_static(self._scenario, self._layout.pods)
+        (self._run_dir / VIZ_PODS).write_bytes(msgspec.json.encode([_as_viz_sees(pod) for pod in self._layout.pods]))
         self._publish_readiness()
         runner = web.AppRunner(self._routes())
         await runner.setup()
@@ -303,6 +307,19 @@ class Supervisor:
         if name not in self._processes:
             raise web.HTTPNotFound(text=f"no process {name}")
         return self._processes[name]
+
+
+def _as_viz_sees(pod: PodAddress) -> Pod:
+    return Pod(
+        namespace=pod.namespace,
+        name=pod.name,
+        kind="Deployment",
+        workload=pod.service,
+        ip=pod.ip,
+        admin=pod.proxy_admin or "",
+        service_account=pod.service,
+        addresses=tuple(address for address in (pod.app, pod.inbound) if address),
+    )
 
 
 def _json(body: dict[str, object]) -> web.Response:

@@ -26,6 +26,7 @@ from gameday.errors import WorldFailed
 from gameday.worlds.local.recover import marked_processes, recover
 from gameday.worlds.local.supervisor import IDLE_ORPHAN_SECONDS
 from gameday.worlds.local.world import LocalWorld
+from mesh.viz.pods import Pod
 from scenarios.load import load_scenario
 from scenarios.model import FaultSpec, Scenario
 
@@ -217,6 +218,18 @@ def killed_runner(folder: Path, environment: dict[str, str]) -> WorldState:
 
 def alive(folder: Path) -> list[str]:
     return [child.name for child in recorded_children(folder) if is_alive(child.pid, child.start)]
+
+
+def test_the_dashboard_finds_the_proxies_of_an_embedded_world(tmp_path: Path, tiny: Scenario) -> None:
+    async def look(_: LocalWorld) -> None:
+        pods = msgspec.json.decode((tmp_path / "run" / "pods.json").read_bytes(), type=list[Pod])
+        answers = [urllib.request.urlopen(f"http://{pod.admin}/metrics").read() for pod in pods if pod.meshed]
+        assert all(b"process_start_time_seconds" in answer for answer in answers)
+        seen.extend(pod.owner for pod in pods)
+
+    seen: list[str] = []
+    with_world(tmp_path / "run", tiny, look)
+    assert set(seen) == {"back", "front", "loadgen"}
 
 
 def eventually_empty(folder: Path, seconds: float) -> bool:
