@@ -76,9 +76,9 @@ def _shop(
     )
 
 
-def budgeted(ratio: float) -> Setup:
+def budgeted(ratio: float, reserve: int = 0, gates: int = 1) -> Setup:
     """Gate → middle → station: the middle answers 502 when the station times out, and the gate's budget retries."""
-    front = service("front", calls=("middle",), workers=10**6)
+    front = service("front", calls=("middle",), workers=10**6, replicas=gates)
     middle = service("middle", calls=("back",), workers=10**6)
     back = service("back", workers=WORKERS, queue=10**6)
     profile = Profile(
@@ -87,7 +87,7 @@ def budgeted(ratio: float) -> Setup:
         authority=middle.authority,
         exists=True,
         routes=(ProfileRoute(name="all", is_retryable=True),),
-        retry_budget=RetryBudgetSpec(retry_ratio=ratio, min_retries_per_second=0),
+        retry_budget=RetryBudgetSpec(retry_ratio=ratio, min_retries_per_second=reserve),
     )
     return _shop(
         (front, middle, back),
@@ -126,6 +126,35 @@ def test_a_stall_sticks_from_the_measured_load_on(limit: int, expected: float) -
 @pytest.mark.parametrize("setup", [with_words(station(), "limit=0"), budgeted(0.2)], ids=["no retries", "budget"])
 def test_without_retries_or_with_linkerds_budget_it_drains(setup: Setup) -> None:
     assert lowest_stuck(setup, [0.3, 0.6, 0.75]) == 1.0
+
+
+def drains_below(reserve: float, wait: float, size: float) -> float:
+    """Load over capacity. Retries add the reserve m to the load λ, and what is left of C drains the (λ + m)F that a
+    stall of F left. All is well once C·T are left, so stuck at the end of a wait W is λ + m > C (W + T)/(W + F)."""
+    return (wait + TIMEOUT) / (wait + size) - reserve / CAPACITY
+
+
+@pytest.mark.parametrize(("reserve", "gates"), [(10, 1), (20, 1), (10, 2)])
+def test_a_budgets_reserve_sticks_from_capacity_less_the_reserve_on(reserve: int, gates: int) -> None:
+    """In the stuck state every try wants a retry, so nothing deposits, and m retries a second of each proxy are all
+    that is left: λ + N·m > C, whatever the ratio. A long wait, since just below it the backlog shrinks slowly; played
+    to the end, since an early stop calls some of those stuck that are draining."""
+    edge = drains_below(gates * reserve, 3 * 200.0, STALL)
+    assert 1.0 - gates * reserve / CAPACITY - edge < 0.02
+    for ratio, seed in [(0.1, 3), (0.5, 2)]:
+        setup = budgeted(ratio, reserve, gates)
+        assert not fate(setup, (edge - 0.05) * CAPACITY, seed, to_the_end=True, wait=200.0).stuck
+        assert fate(setup, (edge + 0.03) * CAPACITY, seed, to_the_end=True, wait=200.0).stuck
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_without_a_reserve_the_boundary_is_how_long_one_waits(seed: int) -> None:
+    """Of a stall of 20 s. After one of 10 s the edge is at 0.95, where chance moves a seed's by more than 0.05."""
+    size = 2 * STALL
+    edge = drains_below(0.0, 3 * 60.0, size)
+    for ratio in (0.2, 0.5):
+        assert not fate(budgeted(ratio), (edge - 0.05) * CAPACITY, seed, size=size, to_the_end=True).stuck
+        assert fate(budgeted(ratio), (edge + 0.02) * CAPACITY, seed, size=size, to_the_end=True).stuck
 
 
 def test_a_queue_shorter_than_the_timeout_never_sticks() -> None:
