@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from reports.document import ArrivalPart, BandPart, ForecastPart, PredictionPart, ScorePart
+from reports.document import ArrivalPart, BandPart, ForecastPart, LoadBandPart, PredictionPart, ScorePart
 from reports.judgement import is_complete
 from reports.material import Material
 from sim.replication.course import EVENTS
@@ -54,7 +54,7 @@ def prediction_parts(material: Material) -> list[PredictionPart]:
 def prediction_part(prediction: Prediction, measured: float | None = None, row: Scored | None = None) -> PredictionPart:
     """A prediction for people, beside what was measured of it and how it was scored."""
     inside = None if measured is None else prediction.low <= measured <= prediction.high
-    arrival = prediction.arrival
+    arrival, beside = prediction.arrival, prediction.load_band
     return PredictionPart(
         quantity=prediction.quantity,
         subject=prediction.subject,
@@ -72,6 +72,15 @@ def prediction_part(prediction: Prediction, measured: float | None = None, row: 
         if arrival is None
         else ArrivalPart(
             within=arrival.within, share=arrival.share, low=arrival.low, median=arrival.median, high=arrival.high
+        ),
+        load_band=None
+        if beside is None
+        else LoadBandPart(
+            half_width=beside.half_width,
+            below=beside.below,
+            above=beside.above,
+            replications=beside.replications,
+            splits=beside.splits(prediction.median),
         ),
     )
 

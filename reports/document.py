@@ -166,6 +166,19 @@ class ArrivalPart(msgspec.Struct, kw_only=True):
     high: float | None
 
 
+class LoadBandPart(msgspec.Struct, kw_only=True):
+    """Of `metastable`: its probability at the load less and plus a share of it."""
+
+    half_width: float
+    """Of the load: 0.05."""
+    below: float
+    above: float
+    replications: int
+    """At each of the two."""
+    splits: bool
+    """Yes or no differs among the three loads: the forecast's verdict is in the band and not counted."""
+
+
 class PredictionPart(msgspec.Struct, kw_only=True):
     quantity: str
     subject: str
@@ -182,6 +195,8 @@ class PredictionPart(msgspec.Struct, kw_only=True):
     """80 % and 50 %."""
     arrival: ArrivalPart | None = None
     """Of `time_to_…` only."""
+    load_band: LoadBandPart | None = None
+    """Of `metastable` only; None where it was not played."""
 
 
 class ScorePart(msgspec.Struct, kw_only=True):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from reports.document import PredictionPart
+from reports.document import LoadBandPart, PredictionPart
 from reports.notation import NOTHING, percent, quantity, seconds, span
 from scenarios.slo import MONTH_RULES
 from sim.replication.course import EVENTS, METASTABLE, PAGE_TIMES, PAGED, PEAK, RECOVER
@@ -125,7 +125,12 @@ def expected(row: PredictionPart) -> str:
 
 
 def interval(row: PredictionPart) -> str:
-    """The 90 % interval; of a time that may not come, of the cases in which it does. An event has none."""
+    """The 90 % interval; of a time that may not come, of the cases in which it does.
+
+    An event has none, but "metastable" says its probability at a little less and more load.
+    """
+    if row.load_band is not None:
+        return _beside(row.load_band)
     if row.quantity in EVENTS:
         return NOTHING
     if row.arrival is None or row.arrival.share == 1.0:
@@ -162,6 +167,11 @@ def value(row: PredictionPart, measured: float | None) -> str:
 def narrow(name: str, low: float, high: float) -> str:
     """A span, written once where both of its ends read alike."""
     return quantity(name, low) if quantity(name, low) == quantity(name, high) else span(name, low, high)
+
+
+def _beside(band: LoadBandPart) -> str:
+    shown = f"{percent(band.below)} and {percent(band.above)} at load ±{percent(band.half_width)}"
+    return f"{shown}: in the band, not counted" if band.splits else shown
 
 
 def _not_within(limit: float) -> str:

@@ -42,6 +42,22 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     high: float | None
 
 
+class LoadBand(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Of `metastable` only: its probability a little below and above the load, on the forecast's own random streams."""
+
+    half_width: float
+    """Share of the load, 0.05."""
+    below: float
+    """Probability at the load less that share."""
+    above: float
+    replications: int
+    """At each of the two."""
+
+    def splits(self, probability: float) -> bool:
+        """Whether yes (a probability of a half or more) and no both occur among the three loads: "in the band"."""
+        return len({p >= 0.5 for p in (self.below, probability, self.above)}) > 1
+
+
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=False):
     """A prediction interval for one quantity of one subject over one window."""
 
@@ -63,6 +79,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     near to each other; in forecasts of older runs."""
     arrival: Arrival | None = None
     """Of `time_to_…` only."""
+    load_band: LoadBand | None = None
+    """Of `metastable` only; None where there was no time for it, and in forecasts of older runs."""
 
 
 class FanBand(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

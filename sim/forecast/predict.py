@@ -21,11 +21,12 @@ from sim.calibration.calibrate import Calibration, calibrate, failures
 from sim.calibration.cold import cold_observation
 from sim.forecast.discrepancy import Learned, choose, load, with_discrepancy
 from sim.forecast.intervals import WIDEST, arrival_of, bands_of, column_quantiles, fan_bands_of, tails
+from sim.forecast.load_band import TIME_SHARE, may_tell, play_load_bands
 from sim.model.faults import check
 from sim.model.setup import Setup, read_setup, unplayed
 from sim.model.system import WARM_UP_SECONDS
 from sim.observation import Observation, PodState
-from sim.replication.course import EVENTS, censored_at, nothing_changes, planned
+from sim.replication.course import EVENTS, METASTABLE, censored_at, nothing_changes, planned
 from sim.replication.course import QUANTITIES as COURSE
 from sim.replication.mesh_figures import FIGURES, HANDSHAKES, MESH
 from sim.replication.quantities import (
@@ -40,7 +41,7 @@ from sim.replication.quantities import (
 )
 from sim.replication.quantities import Requests as _Requests
 from sim.replication.replicate import Players, Task
-from sim.results import Fan, Forecast, Prediction
+from sim.results import Fan, Forecast, LoadBand, Prediction
 
 __all__ = ["cold_observation", "make_forecast"]
 
@@ -79,7 +80,9 @@ def make_forecast(
         if calibration is None:
             calibration = calibrate(observation, scenario)
         task = make_task(setup, calibration, observation, seed, planned_injection_at, fan_step(setup))
-        outcomes = players.play(_jobs(task, most_replications), Clock(began, time_budget_seconds).enough)
+        own_seconds = time_budget_seconds * (1.0 - TIME_SHARE) if may_tell(setup) else time_budget_seconds
+        outcomes = players.play(_jobs(task, most_replications), Clock(began, own_seconds).enough)
+        load_bands = play_load_bands(players, task, outcomes, Clock(began, time_budget_seconds, fewest=0).enough)
     limits[:0] = calibration.cpu.limits() if calibration.cpu is not None else [cpu.WITHOUT]
     stopped = [o.stopped_at for o in outcomes if o.stopped_at is not None]
     if stopped:
@@ -105,7 +108,7 @@ def make_forecast(
         replications=len(outcomes),
         compute_seconds=round(time.monotonic() - began, 3),
         calibration={**calibration.summary(), "discrepancy": discrepancy.statement()},
-        predictions=tuple(_predictions(setup, [v for v, _ in values], naive(setup, observation))),
+        predictions=tuple(_predictions(setup, [v for v, _ in values], naive(setup, observation), load_bands)),
         fans=tuple(_fans(setup, [f for _, f in values])),
         limits=tuple(limits),
     )
@@ -198,7 +201,9 @@ def quantile_of(ascending: list[float], share: float) -> float:
     return float(np.quantile(np.asarray(ascending), share))
 
 
-def _predictions(setup: Setup, ensembles: list[dict[Key, float]], baseline: dict[Key, float]) -> Iterator[Prediction]:
+def _predictions(
+    setup: Setup, ensembles: list[dict[Key, float]], baseline: dict[Key, float], load_bands: dict[str, LoadBand]
+) -> Iterator[Prediction]:
     subjects = [(q, slo.name) for slo in setup.slos for q in ("success_rate", *PERCENTILES, "budget_spent")]
     subjects += [(quantity, slo.name) for slo in setup.slos for quantity, _ in COURSE]
     subjects += [("attempts_per_request", service) for service in called_services(setup.app)]
@@ -224,6 +229,7 @@ def _predictions(setup: Setup, ensembles: list[dict[Key, float]], baseline: dict
                 ensemble=tuple(float(f"{value:.7g}") for value in values),
                 bands=() if quantity in EVENTS or len(values) < FEWEST_REPLICATIONS else bands_of(values),
                 arrival=arrival_of(values, limits[quantity]) if quantity in limits else None,
+                load_band=load_bands.get(subject) if quantity == METASTABLE else None,
             )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -37,6 +37,8 @@ class Task:
     start: float
     fan_step: float | None = None
     """None: no time series wanted."""
+    load: float = 1.0
+    """Times what the draw says of the arrival rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ def play(task: Task, replication: int) -> Outcome:
     """One replication, with parameters of its own draw."""
     began = time.perf_counter()
     streams = Streams(task.seed, replication)
-    parameters = task.calibration.draw(streams)
+    drawn = task.calibration.draw(streams)
+    parameters = replace(drawn, rate=task.load * drawn.rate)
     record = System(task.setup, parameters, streams, pods=task.pods, start=task.start).run()
     return Outcome(
         replication,

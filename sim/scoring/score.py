@@ -40,7 +40,7 @@ import msgspec
 import numpy as np
 
 from sim.replication.course import EVENTS
-from sim.results import Forecast, Prediction, Score, Scored
+from sim.results import Forecast, LoadBand, Prediction, Score, Scored
 from sim.scoring.rules import crps, interval_score, pit
 
 __all__ = ["LEVELS", "Detail", "crps", "detail", "is_event", "is_moment", "on_scale", "score", "transformed"]
@@ -88,6 +88,12 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     """Requests of the SLO in the window."""
     apart: float | None = None
     """Standard errors, of counting alone, between the window and the baseline; None: it is no count of requests."""
+    load_band: LoadBand | None = None
+
+    @property
+    def in_load_band(self) -> bool:
+        """Whether yes or no hangs on a few per cent of load, so that one run proves neither wrong."""
+        return self.load_band is not None and self.load_band.splits(self.median)
 
 
 def on_scale(quantity: str, value: float) -> float:
@@ -189,6 +195,7 @@ def detail(
         discrepancy=discrepancy,
         requests=requests,
         apart=apart,
+        load_band=prediction.load_band,
     )
 
 

@@ -15,7 +15,7 @@ from gameday.accuracy.figures import write_figures
 from gameday.accuracy.page import render
 from reports.store import Event, Request, RunStore
 from scenarios.model import SloSpec
-from sim.results import Prediction
+from sim.results import LoadBand, Prediction
 from sim.scoring.score import Detail, detail
 from tests.reports.synthetic import BASE, SyntheticRun
 
@@ -158,6 +158,24 @@ def test_events_have_a_probability_and_no_interval() -> None:
     assert line.met
     assert "Brier score" in line.found
     assert found([run(row("metastable", 0.0, 0.0, ensemble=(0.0, 1.0, 1.0, 1.0)))], "metastable").met is False
+
+
+def test_a_verdict_that_hangs_on_five_per_cent_of_load_is_said_and_not_counted() -> None:
+    def stuck(measured: float, below: float, above: float) -> Evidence:
+        band = LoadBand(half_width=0.05, below=below, above=above, replications=20)
+        event = row("metastable", measured, 0.0, ensemble=(0.0, 1.0, 1.0, 1.0))
+        return run(msgspec.structs.replace(event, median=0.75, load_band=band))
+
+    inside, right, wrong = stuck(0.0, 0.4, 1.0), stuck(1.0, 0.5, 1.0), stuck(0.0, 0.6, 1.0)
+    line = found([inside, right], "metastable")
+    assert line.met
+    assert line.found.startswith("1 of 1 (100%), 1 more inside the band;")
+    assert found([inside, wrong], "metastable").met is False
+    alone = found([inside], "metastable")
+    assert alone.met is None
+    assert "1 more inside the band" in alone.found
+    unknown = row("metastable", 1.0, 0.0, ensemble=(1.0, 1.0))
+    assert "1 counted without a known band" in found([run(unknown)], "metastable").found
 
 
 def test_held_out_runs_are_reported_apart() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reports.document import ArrivalPart, BandPart, PredictionPart
+from reports.document import ArrivalPart, BandPart, LoadBandPart, PredictionPart
 from reports.notation import THIN
 from reports.reading import MISSED, SERVICES, WHOLE_MESH, band, expected, interval, told, value
 
@@ -40,6 +40,13 @@ def test_an_event_has_a_probability_and_is_measured_as_yes_or_no() -> None:
     paged = row("paged", low=0.0, median=0.648, high=1.0, measured=1.0)
     assert (plain(expected(paged)), interval(paged)) == ("64.8 %", "—")
     assert (value(paged, paged.measured), value(paged, paged.naive)) == ("yes", "no")
+
+
+@pytest.mark.parametrize(("splits", "end"), [(True, ": in the band, not counted"), (False, "")])
+def test_metastability_is_shown_with_what_a_little_less_and_more_load_would_do(splits: bool, end: str) -> None:
+    beside = LoadBandPart(half_width=0.05, below=0.25, above=0.75, replications=20, splits=splits)
+    shown = plain(interval(row("metastable", "recover", median=0.6, load_band=beside)))
+    assert shown == f"25.0 % and 75.0 % at load ±5.0 %{end}"
 
 
 @pytest.mark.parametrize(
