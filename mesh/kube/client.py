@@ -124,7 +124,8 @@ def _merged(paths: list[Path]) -> KubeConfig:
             content = yaml.safe_load(path.read_text())
             config = KubeConfig.from_dict(content, fname=path)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
-            raise ClusterUnreachable(f"{path}: not a kubeconfig ({type(error).__name__}: {error})") from None
+            reason = f"it has no {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+            raise ClusterUnreachable(f"{path}: not a kubeconfig ({reason})") from None
         if merged is None:
             merged = config
             continue

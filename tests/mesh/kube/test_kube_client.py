@@ -99,6 +99,12 @@ def test_a_file_that_is_no_kubeconfig_is_named(text: str, tmp_path: Path) -> Non
         find_config(None, str(tmp_path / "config"))
 
 
+def test_a_kubeconfig_without_clusters_says_so(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("apiVersion: v1")
+    with pytest.raises(ClusterUnreachable, match="config: not a kubeconfig \\(it has no 'clusters'\\)"):
+        find_config(None, str(tmp_path / "config"))
+
+
 def test_a_context_whose_cluster_is_missing_is_named(tmp_path: Path) -> None:
     path = _kubeconfig(tmp_path / "config", "one", "http://127.0.0.1:1")
     content = yaml.safe_load(path.read_text())
