@@ -122,12 +122,6 @@ class Calibration:
         note = f"calibrated at {seen:.3g} arrivals a second, and the load here is {load.rate:g}"
         return replace(self, declared_rate=load.rate, seconds=self.arrivals / load.rate, notes=(*self.notes, note))
 
-    def summary(self) -> dict[str, float | str | None]:
-        """For the reader of a forecast."""
-        from sim.calibration.identifiability import summary_of
-
-        return summary_of(self)
-
     def _rate(self, generator: np.random.Generator) -> float:
         if not self.ours and self.arrivals <= 0:
             return self.declared_rate * math.exp(UNTOLD_RATE_SIGMA * float(generator.standard_normal()))

@@ -19,6 +19,7 @@ from scenarios.model import Scenario
 from sim.calibration import cpu
 from sim.calibration.calibrate import Calibration, calibrate, failures
 from sim.calibration.cold import cold_observation
+from sim.calibration.identifiability import summary_of
 from sim.forecast.discrepancy import Learned, choose, load, with_discrepancy
 from sim.forecast.intervals import WIDEST, arrival_of, bands_of, column_quantiles, fan_bands_of, tails
 from sim.forecast.load_band import TIME_SHARE, may_tell, play_load_bands
@@ -107,7 +108,7 @@ def make_forecast(
         planned_injection_at=planned_injection_at,
         replications=len(outcomes),
         compute_seconds=round(time.monotonic() - began, 3),
-        calibration={**calibration.summary(), "discrepancy": discrepancy.statement()},
+        calibration={**summary_of(calibration), "discrepancy": discrepancy.statement()},
         predictions=tuple(_predictions(setup, [v for v, _ in values], naive(setup, observation), load_bands)),
         fans=tuple(_fans(setup, [f for _, f in values])),
         limits=tuple(limits),

@@ -8,7 +8,7 @@ from sim_builders import application, scenario_of, service, setup_of
 from scenarios.model import LoadSpec, Scenario, ServiceTime
 from sim.calibration.calibrate import calibrate
 from sim.calibration.cold import cold_observation
-from sim.calibration.identifiability import Finding, findings
+from sim.calibration.identifiability import Finding, findings, summary_of
 from sim.observation import Observation
 
 
@@ -51,7 +51,7 @@ def test_more_load_narrows_more() -> None:
 
 def test_a_forecasts_summary_names_what_was_not_told() -> None:
     scenario = shop(50.0)
-    summary = calibrate(Observation(0.0, 20.0, (), {}, {}, ()), scenario).summary()
+    summary = summary_of(calibrate(Observation(0.0, 20.0, (), {}, {}, ()), scenario))
     assert "overhead of a hop" in str(summary["not told by this window"])
     assert " to " in str(summary["90 % of self time back GET /"])
 
