@@ -55,7 +55,7 @@ def interrupt_in_time(runs: dict[str, Running]) -> None:
         time.sleep(0.05)
 
 
-def test_kill_9_mid_fault_is_reverted_by_the_reaper_and_cleaned_by_recover(start: Starter) -> None:
+def test_kill_9_mid_fault_is_reverted_by_the_reaper_ends_by_itself_and_is_closed_by_recover(start: Starter) -> None:
     run = start(TINY)
     run.wait_for("inject")
     run.process.kill()
@@ -69,6 +69,7 @@ def test_kill_9_mid_fault_is_reverted_by_the_reaper_and_cleaned_by_recover(start
     while time.time() < ttl_deadline and not reverted(run.out):
         time.sleep(0.5)
     assert reverted(run.out)
+    assert eventually_gone(run.out, 15.0) == []
 
     done = subprocess.run([*GAMEDAY, "recover", str(run.out)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
