@@ -90,6 +90,7 @@ class CpuFit:
         return {
             "cpu_seconds_per_hop": round(self.hop_seconds, 6),
             "cpu_seconds_per_request_at_client": round(self.costs.client, 6),
+            "cpu_share_before_going_on": round(self.costs.ahead, 3),
             "cpu_background_cores": round(self.costs.background, 3),
             "cpu_utilisation": round(self.utilisation, 3),
         }

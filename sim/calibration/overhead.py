@@ -86,10 +86,16 @@ def overhead_loss(steps: Sequence[StepEvidence], seed: int) -> Callable[[Values]
 
 def fit_overhead(loss: Callable[[Values], float], steps: Sequence[StepEvidence]) -> Values:
     """The point that explains the measured latencies best. At least one step, each with some answers."""
-    missing = [(float(np.median(step.measured)) - float(np.median(step.played))) / step.hops for step in steps]
-    median = max(2e-4, float(np.average(missing, weights=[len(step.measured) for step in steps])))
+    median = max(2e-4, missing_overhead(steps))
     start = np.asarray([math.log(median), -0.9, -6.0, -4.0])
     return nelder_mead(loss, start, np.asarray([0.3, 0.4, 1.0, 0.5]), rounds=160)
+
+
+def missing_overhead(steps: Sequence[StepEvidence]) -> float:
+    """Seconds that a hop took beyond what was played without overhead, medians, over all steps. Negative where the
+    play alone is too slow."""
+    missing = [(float(np.median(step.measured)) - float(np.median(step.played))) / step.hops for step in steps]
+    return float(np.average(missing, weights=[len(step.measured) for step in steps]))
 
 
 def overhead_at(point: Values | tuple[float, ...]) -> WithStalls:

@@ -228,7 +228,7 @@ class AppPod:
         if self._burns:
             # One burns at a time, in order of starting, as on a single-threaded runtime.
             if thread is not None:
-                seconds = thread.take(now, seconds)
+                seconds = thread.burn(now, seconds)
             else:
                 self._burning_until = max(now, self._burning_until) + seconds
                 seconds = self._burning_until - now

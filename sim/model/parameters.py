@@ -57,6 +57,8 @@ class CpuCosts:
     """A call to another service, at the app that makes it."""
     client: float = 0.0
     """A request, at the load generator."""
+    ahead: float = 1.0
+    """Share of a request's cost that is spent before it goes on; the rest is in the way of those after it only."""
 
     @property
     def hop_seconds(self) -> float:

@@ -13,6 +13,9 @@ of their own processes E[T | d] = d·(1 + E[k]) = d/(1 − ρ), the mean of M/G/
 their distribution; and n processes that all have work get cores/n each, so that a full machine does no more than it
 can. Only the spread around the mean is smaller than under true sharing. It costs no calendar entry.
 
+What a request costs a loop is not all in its own way: a proxy sends it on and then does its books, runs timers and
+frees memory. Of a burst, the share `Machine.ahead` delays the request, and the whole of it those that come after.
+
 Among jobs of one process (`SharedProcessor`). True egalitarian sharing, for apps with `work: shared`: with n jobs each
 advances at 1/n. Played in virtual time (Parekh and Gallager 1993): V grows at 1/n, a job of demand d that enters at V
 leaves at V + d, so one heap and one calendar entry at a time are enough.
@@ -34,12 +37,13 @@ LOOK_SECONDS = 0.0005
 class Machine:
     """The cores that all processes share."""
 
-    __slots__ = ("_busy", "_looked_at", "_stretch", "background", "cores")
+    __slots__ = ("_busy", "_looked_at", "_stretch", "ahead", "background", "cores")
 
-    def __init__(self, cores: float, background: float) -> None:
-        """`background`: cores that are used by what is not modelled, constantly."""
+    def __init__(self, cores: float, background: float, ahead: float = 1.0) -> None:
+        """`background`: cores that are used by what is not modelled, constantly. `ahead`: see the module."""
         self.cores = cores
         self.background = background
+        self.ahead = ahead
         self._busy: list[Thread] = []
         self._looked_at = -1e18
         self._stretch = 1.0
@@ -76,7 +80,14 @@ class Thread:
         """When all that it was given is done."""
 
     def take(self, now: float, seconds: float) -> float:
-        """Gives it a burst of so much CPU time. Returns how long from now until it is done, waiting included."""
+        """Gives it a request that costs so much CPU time. Returns how long from now until the request goes on, waiting
+        included."""
+        begin = self.free_at if self.free_at > now else now
+        seconds = self.burn(now, seconds) + now - begin
+        return begin + seconds * self.machine.ahead - now
+
+    def burn(self, now: float, seconds: float) -> float:
+        """Gives it a burst of so much CPU time. Returns how long from now until all of it is done, waiting included."""
         begin = self.free_at
         if begin <= now:
             begin = now

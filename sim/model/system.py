@@ -80,7 +80,7 @@ class System:
         self.pods: dict[str, list[AppPod]] = {}
         self._proxies: list[ClientProxy] = []
         cpu = parameters.cpu
-        self._machine = Machine(cpu.cores, cpu.background) if cpu is not None else None
+        self._machine = Machine(cpu.cores, cpu.background, cpu.ahead) if cpu is not None else None
         self._overhead = streams.draws("overhead", parameters.overhead.block)
         self._handshake = streams.draws("handshake", parameters.handshake.block)
         self._balancing = streams.random("balancer")
@@ -294,7 +294,7 @@ class System:
         """Processes start, each burning so much CPU that others on the machine have to do without."""
         if self._machine is not None:
             for seconds in cpu_seconds:
-                Thread(self._machine).take(self.calendar.now, seconds)
+                Thread(self._machine).burn(self.calendar.now, seconds)
 
     def restart(self, pod: AppPod) -> bool:
         """Brings a killed pod back; False where it cannot become ready, for want of a certificate."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import median
 
 import pytest
 from sim_builders import application, scenario_of, service, setup_of
 
 from scenarios.model import LoadSpec, Scenario, ServiceTime, SloSpec
 from sim.calibration import cold
-from sim.calibration.calibrate import calibrate, failures
+from sim.calibration.calibrate import Calibration, calibrate, failures
 from sim.calibration.cold import cold_observation
 from sim.calibration.proxied import TYPICAL
 from sim.model.distributions import LogNormal, WithStalls
 from sim.model.draws import Streams
-from sim.observation import ClientSample, Observation, RouteTimes
+from sim.model.setup import Setup, read_setup
+from sim.model.system import WARM_UP_SECONDS, System
+from sim.observation import ClientSample, CpuWindow, Observation, ProcessCpu, RouteTimes
 
 DECLARED = ServiceTime(0.004, 0.4)
 
@@ -45,6 +48,42 @@ def test_overhead_of_a_hop_is_recovered(truth: WithStalls, monkeypatch: pytest.M
         assert found.share * found.stall_mean == pytest.approx(truth.share * truth.stall_mean, rel=0.8)
     else:
         assert found.share * found.stall_mean < 0.0002
+
+
+def test_cpu_that_takes_longer_than_the_hop_did_lies_behind_the_request_in_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A hop of 0.3 ms whose processes used 0.6 ms: the twin's healthy medians are the measured ones all the same."""
+    monkeypatch.setattr(cold, "TYPICAL_OVERHEAD", WithStalls(LogNormal(0.0003, 0.3), 0.0, 0.0))
+    scenario = shop()
+    seen = cold_observation(scenario, 1)
+    count = float(len(seen.requests))
+    cpu = CpuWindow(
+        cores=1.0,
+        seconds=seen.ended_at - seen.started_at,
+        processes=(
+            ProcessCpu("load/proxy", "proxy", 0.0003 * count, outbound=count),
+            ProcessCpu("front/proxy", "proxy", 0.0006 * count, inbound=count, outbound=count),
+            ProcessCpu("back/proxy", "proxy", 0.0003 * count, inbound=count),
+        ),
+    )
+    found = calibrate(replace(seen, cpu=cpu), scenario)
+    assert found.cpu is not None
+    assert 0.2 <= found.cpu.costs.ahead < 0.7
+    played = baseline_as_played(found, read_setup(scenario))
+    assert median(played) == pytest.approx(median(r.latency for r in seen.requests if r.latency is not None), rel=0.04)
+    unhurried = replace(found, cpu=replace(found.cpu, costs=replace(found.cpu.costs, ahead=1.0)))
+    assert median(baseline_as_played(unhurried, read_setup(scenario))) > 1.04 * median(played)
+
+
+def baseline_as_played(calibration: Calibration, setup: Setup) -> list[float]:
+    quiet = replace(setup, faults=(), inject_seconds=40.0, recover_seconds=0.0)
+    record = System(quiet, calibration.best(), Streams(5, 0), start=-WARM_UP_SECONDS).run()
+    return [
+        latency
+        for at, latency in zip(record.intended_at, record.latency, strict=True)
+        if at >= 0 and latency is not None
+    ]
 
 
 def test_rate_and_self_times_are_recovered() -> None:

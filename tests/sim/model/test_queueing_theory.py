@@ -182,6 +182,13 @@ def test_what_is_not_modelled_takes_its_share_of_the_cores() -> None:
     assert Thread(Machine(2.0, 2.0)).take(0.0, 0.001) == pytest.approx(0.0015)
 
 
+def test_what_is_done_after_a_request_went_on_delays_the_next_one_only() -> None:
+    thread = Thread(Machine(1.0, 0.0, ahead=0.6))
+    assert thread.take(0.0, 0.010) == pytest.approx(0.006)
+    assert thread.take(0.008, 0.010) == pytest.approx(0.002 + 0.006)
+    assert thread.burn(0.020, 0.010) == pytest.approx(0.010)
+
+
 @pytest.mark.parametrize(("cost", "named"), [("proxy_inbound", 100.0), ("app_serve", 100.0), ("client", 100.0)])
 def test_requests_beyond_what_one_process_can_do_are_late(cost: str, named: float) -> None:
     """λ = 120/s at a process that can do 100/s falls behind by a sixth of each second; at 60/s it does not."""

@@ -14,7 +14,7 @@ from chaos.processes import started_at
 
 CALLER = """
 import time
-from tests.sim.replication.test_workers import nothing
+from tests.sim.replication.test_worker_processes import nothing
 from sim.replication.workers import spawn_workers
 if __name__ == "__main__":
     pool = spawn_workers(2, nothing)
