@@ -46,7 +46,7 @@ HOLDS_IN = 0.9
 """Share of replications in which an SLO must be held."""
 FIRST_DAYS, MOST_DAYS, ROUND = 10, 60, 5
 SEARCH_SHARE, INTERVALS_SHARE, PRICES_SHARE = 0.4, 0.58, 0.75
-"""Of the time: when each must be over; causes have the rest."""
+"""Of the time after the first days of an unchanged run: when each must be over; causes have the rest."""
 REPORTED = 4
 """Changes that are reported beside `nothing changed`."""
 
@@ -102,8 +102,11 @@ class _Asked:
             stage.unchanged = stage.full_days([self._base], range(FIRST_DAYS))[0]
         except TimeOver:
             return None
+        # On a slow machine these days take long; the search is not to pay for them alone.
+        searching, whole = now(), began + seconds
+        left = whole - searching
         search = Search(stage, self._configuration, self._base, self._task, turnable)
-        stage.deadline = began + SEARCH_SHARE * seconds
+        stage.deadline = searching + SEARCH_SHARE * left
         if not _holds(stage.unchanged):
             search.run()
         else:
@@ -112,11 +115,11 @@ class _Asked:
         if len(chosen) < REPORTED:
             known = {candidate.turned for candidate in chosen}
             chosen += [c for c in search.helping() if c.turned not in known][: REPORTED - len(chosen)]
-        stage.deadline = began + INTERVALS_SHARE * seconds
+        stage.deadline = searching + INTERVALS_SHARE * left
         days = self._whole_days(chosen)
-        stage.deadline = began + PRICES_SHARE * seconds
+        stage.deadline = searching + PRICES_SHARE * left
         prices = self._prices(chosen)
-        stage.deadline = began + seconds
+        stage.deadline = whole
         causes = why.attribute(stage, self._base)
         remedies = [self._remedy(None, stage.unchanged, None)]
         for candidate, played, cost in zip(chosen, days, prices, strict=True):
@@ -277,8 +280,9 @@ def _verdict(remedies: Sequence[Remedy], search: Search) -> str:
     if holding:
         return f"The smallest of {tried} changes tried that holds every SLO: {holding[0].change}{ended}."
     if not tried:
-        none = "There is no knob for these faults" if search.complete else "There was no time"
-        return f"{none}: no change was tried."
+        if search.complete:
+            return "There is no knob for these faults: no change was tried."
+        return "There was no time to try a change; `gameday explain RUN --seconds 60` takes more."
     less = "No change of those tried holds every SLO" if search.complete else "No change tried in time holds every SLO"
     return f"{less} ({tried} tried, of one knob and of two)."
 

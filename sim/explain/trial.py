@@ -38,7 +38,7 @@ STEP_HELD = math.log(HOLDS / HOLDS_NOT)
 STEP_LOST = math.log((1.0 - HOLDS) / (1.0 - HOLDS_NOT))
 MOST_TRIALS = 20
 CHUNK = 8
-"""Trials handed out at a time: what is played when time runs out is kept."""
+"""Trials handed out at a time at most: what is played when time runs out is kept."""
 Tweak = Literal["handshakes", "discovery", "cpu"]
 TINY = LogNormal(1e-6, 0.0)
 J = TypeVar("J")
@@ -226,11 +226,19 @@ class Stage:
             if behind and self.unchanged and number >= len(self.unchanged):
                 first = len(self.unchanged)
                 self.unchanged += self.full_days([behind[0].base], range(first, first + CHUNK))[0]
-            for first in range(0, len(behind), CHUNK):
-                chunk = behind[first : first + CHUNK]
+            while behind:
+                size = self._chunk()
+                chunk, behind = behind[:size], behind[size:]
                 jobs = [Job(c.task, number, self._totals(number)) for c in chunk]
                 for candidate, day in zip(chunk, self.each(play_day, jobs), strict=True):
                     candidate.days.append(day)
+
+    def _chunk(self) -> int:
+        """As many as there is time for, within `CHUNK`: a slow machine tries a few rather than none."""
+        if not self._seconds_each:
+            return CHUNK
+        in_time = int((self.deadline - now()) / self._seconds_each)
+        return max(self._players.processes, min(CHUNK, in_time))
 
     def _totals(self, number: int) -> dict[str, int] | None:
         return self.unchanged[number].totals if number < len(self.unchanged) else None

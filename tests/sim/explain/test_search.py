@@ -12,6 +12,7 @@ from scenarios.model import LoadSpec, Scenario, ServiceTime, SloSpec
 from sim.calibration.calibrate import calibrate
 from sim.calibration.cold import cold_observation
 from sim.explain import causes as why
+from sim.explain import counterfactual, trial
 from sim.explain.counterfactual import UNCHANGED, explain
 from sim.explain.price import healthy, price
 from sim.explain.search import Search
@@ -121,6 +122,31 @@ def test_where_nothing_helps_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     )
     assert again is not None
     assert msgspec.structs.replace(again, seconds=found.seconds) == found
+
+
+@pytest.mark.parametrize(("seconds", "some"), [(20.0, True), (10.5, False)])
+def test_on_a_slow_machine_something_is_tried_all_the_same(
+    seconds: float, some: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day takes a second, a trial a quarter: ten unchanged days are half of the time, more than the search's part."""
+    clock, real = [0.0], trial.play_day
+
+    def slow(job: trial.Job) -> Day:
+        clock[0] += 0.25 if job.totals is not None else 1.0
+        return real(job)
+
+    monkeypatch.setattr(trial, "play_day", slow)
+    monkeypatch.setattr(trial, "now", lambda: clock[0])
+    monkeypatch.setattr(counterfactual, "now", lambda: clock[0])
+    monkeypatch.setattr(Players, "each", lambda players, function, jobs, deadline: [function(job) for job in jobs])
+    scenario = hopeless()
+    seen = cold_observation(scenario, 1)
+    found = explain(
+        scenario, seen, seed=1, planned_injection_at=seen.ended_at + 15.0, time_budget_seconds=seconds, processes=1
+    )
+    assert found is not None
+    assert (found.tried > 0) is some
+    assert ("gameday explain RUN --seconds" in found.verdict) is not some
 
 
 def test_time_cuts_the_search_off_and_it_says_so() -> None:
