@@ -117,6 +117,45 @@ def test_runs_that_end_together_are_both_in_the_track_record(runs: Runs) -> None
     assert "too few runs to tell" in shown
 
 
+def test_the_baseline_of_a_run_calibrates_another_forecast(runs: Runs) -> None:
+    folder, file = runs.tiny.out.parent, runs.tiny.out.parent / "calibration.json"
+    table = command(folder, "calibrate", str(runs.tiny.out), "--out", str(file)).stdout
+    assert "overhead of a hop" in table
+    rate = len(msgspec.json.decode(file.read_bytes())["requests"]) / 5.0
+    assert 15.0 < rate < 45.0
+    found = command(folder, "forecast", str(TINY), "--calibration", str(file), "--json").stdout
+    predictions = msgspec.json.decode(found.encode())["predictions"]
+    (median,) = (
+        p["median"]
+        for p in predictions
+        if (p["quantity"], p["subject"], p["window"]) == ("success_rate", "visits", "inject")
+    )
+    assert abs(median - 0.5) < 0.1
+
+
+@pytest.mark.timeout(150)
+def test_the_change_that_would_have_saved_the_slo_is_run_for_real(runs: Runs) -> None:
+    """And what it was predicted to do stands beside what it did, whether they agree or not."""
+    out = runs.tiny.out
+    done = command(out.parent, "verify", str(out), "--plain", check=False)
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    best = msgspec.json.decode((out / "report.json").read_bytes())["counterfactuals"][0]
+    assert best["holds"]
+    verified = best["verification"]
+    assert verified["state"] == "finished"
+    assert verified["inside"] is (done.returncode == 0)
+    success = next(row for row in verified["rows"] if row["quantity"] == "success_rate")
+    before = measured(runs.tiny, "all")
+    assert success["measured"] > before + 0.05  # half of the requests failed for 6 s of 15
+    assert success["low"] > before
+    assert verified["run"] in (out / "report.html").read_text()
+    assert processes_of(out.with_name(verified["run"])) == []
+
+
+def command(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*GAMEDAY, *arguments], capture_output=True, text=True, cwd=folder, check=check, timeout=140)
+
+
 def test_a_third_party_server_is_meshed_unmodified(runs: Runs) -> None:
     run = runs.foreign
     assert run.process.returncode == 0, run.output()
