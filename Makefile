@@ -33,11 +33,12 @@ demo: setup
 	@$(BIN)/gameday run cert-expiry; code=$$?; \
 	  if [ $$code -gt 1 ]; then exit $$code; fi
 
-# Two at a time, but for those in tests/e2e: they measure, and want the machine for themselves.
+# Two at a time, but for those in tests/e2e that measure: they want the machine for themselves.
+ALONE := tests/e2e/proxy tests/e2e/local/test_whole_runs.py tests/e2e/local/test_mesh_drills.py
 test: setup
 	$(BIN)/pytest -n 2 -m 'not e2e and not kind'
-	$(BIN)/pytest -n 2 --dist loadfile -m 'e2e and not kind' --ignore tests/e2e
-	$(BIN)/pytest -m 'e2e and not kind' tests/e2e
+	$(BIN)/pytest -n 2 --dist loadfile -m 'e2e and not kind' $(ALONE:%=--ignore %)
+	$(BIN)/pytest -m 'e2e and not kind' $(ALONE)
 	$(BIN)/pytest -m kind -rs
 
 # The hot modules compiled by mypyc: a minute, a C compiler, and half the cost of a request. Nothing needs it.
