@@ -6,6 +6,8 @@ those that were on their way to a pod that was killed.
 
 The last drill takes the mesh away and installs it anew; in a cluster that is not the tests' own, the values, trust
 anchors and issuer of before are put back afterwards.
+
+One file, because all drills share one cluster, one shop and its traffic.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""install, upgrade, prune, uninstall and the rotations, as a user runs them, against an API server in memory."""
+"""install, upgrade, prune, uninstall and the rotations, as a user runs them, against an API server in memory.
+
+One file, because all of them share the cluster in memory and the helpers around it.
+"""
 
 from __future__ import annotations
 
