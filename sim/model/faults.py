@@ -72,7 +72,8 @@ def check(faults: tuple[FaultSpec, ...], services: set[str]) -> list[str]:
         if fault.kind == "network-throttle" and fault.parameters.get(CALLS_TOO):
             problems.append(
                 f"fault {fault.name}: on Kubernetes what is scraped from a throttled pod passes the same queue, and the"
-                " twin does not know its size; below some 500kbit requests wait longer than it says"
+                " twin does not know its size; below some 500kbit requests wait longer than it says, and a connection"
+                " that stalled may stay silent after the fault for as long again (TCP's pauses double)"
             )
         if fault.kind == "telemetry-loss":
             problems.append(

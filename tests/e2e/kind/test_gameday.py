@@ -259,7 +259,7 @@ def test_every_fault_of_kubernetes_bites_and_is_undone(free_cluster: str, kind_k
         }
         killed = [event.text for event in store.events() if event.kind == "restart" and "OOMKilled" in event.text]
         assert before > 0.95
-        assert good(store, throttled.injected_at + 3.0, throttled.injected_at + 9.0) < 0.7
+        assert good(store, throttled.injected_at + 1.0, throttled.injected_at + 3.0) < 0.5
         assert good(store, misrouted.injected_at + 2.0, misrouted.injected_at + 7.0) < 0.1
         assert good(store, starved.injected_at + 8.0, starved.injected_at + 20.0) < 0.2
         assert good(store, lost.injected_at + 1.0, lost.injected_at + 7.0) > 0.9
