@@ -52,6 +52,8 @@ def print_explanation(found: Explanation) -> None:
     """Changes, their effect and price, then causes."""
     console = Console()
     console.print(f"[bold]What would have saved the SLOs[/bold]  {found.verdict}")
+    if not found.remedies:
+        return
     table = Table(box=None, pad_edge=False)
     for column in ("", "change", "size", "SLO", "budget spent", "holds", "price when healthy", "for real"):
         table.add_column(column, justify="right" if column in ("size", "holds") else "left")

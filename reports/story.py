@@ -292,5 +292,5 @@ def missing(document: Document) -> list[str]:
     if document.metrics and all(metric.measured is None for metric in document.metrics):
         found.append("No metrics were scraped: M1 to M10 are empty.")
     if document.forecast is not None and not document.counterfactuals:
-        found.append("No counterfactual was computed.")
+        found.append(document.search.verdict if document.search is not None else "No counterfactual was computed.")
     return found

@@ -1,6 +1,7 @@
 """What would have saved the SLO, what that costs when nothing is wrong, and why it burned: the twin asked after a run.
 
-    unchanged   the day as it was, on ten replications and more as they are needed
+    unchanged   the day as it was, on ten replications and more as they are needed; where ten take most of the time, on
+                as many as fit half of it, two at least, and with wider intervals
     search      the smallest change that holds every SLO (sim.explain.search)
     intervals   the changes to be reported, and the unchanged day, on as many whole replications as fit
     price       the same changes on days without faults (sim.explain.price)
@@ -44,7 +45,12 @@ __all__ = ["UNCHANGED", "explain"]
 
 HOLDS_IN = 0.9
 """Share of replications in which an SLO must be held."""
-FIRST_DAYS, MOST_DAYS, ROUND = 10, 60, 5
+FIRST_DAYS, FEWEST_DAYS, MOST_DAYS, ROUND = 10, 2, 60, 5
+FIRST_SHARE = 0.5
+"""Of the time, for the first unchanged days, where ten would take more."""
+T90 = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86)
+"""Student's t of a 90 % interval, by degrees of freedom from 1: what two to nine days tell."""
+LONGER = "`gameday explain RUN --seconds 60` takes more"
 SEARCH_SHARE, INTERVALS_SHARE, PRICES_SHARE = 0.4, 0.58, 0.75
 """Of the time after the first days of an unchanged run: when each must be over; causes have the rest."""
 REPORTED = 4
@@ -61,8 +67,8 @@ def explain(
     processes: int | None = None,
     learned: Learned | Literal["shipped"] | None = "shipped",
 ) -> Explanation | None:
-    """Asks the twin that was calibrated on the baseline. None where there is nothing to ask: no fault, no SLO, or no
-    time for a single round. `learned` as in `sim.forecast.predict.make_forecast`."""
+    """Asks the twin that was calibrated on the baseline. None where there is nothing to ask: no fault or no SLO. Where
+    there was no time for an answer, it says so. `learned` as in `sim.forecast.predict.make_forecast`."""
     began = now()
     configuration = read_configuration(scenario, observation.load_pods, observation.world)
     turnable = knobs(configuration)
@@ -93,15 +99,22 @@ class _Asked:
         self._discrepancy = discrepancy
         self._stage = stage
 
-    def answer(self, turnable: list[Knob], began: float, seconds: float) -> Explanation | None:
+    def answer(self, turnable: list[Knob], began: float, seconds: float) -> Explanation:
         stage = self._stage
         stage.warm()
         began = now()  # the start of the workers and the calibration are not the search's
         stage.deadline = began + seconds
-        try:
-            stage.unchanged = stage.full_days([self._base], range(FIRST_DAYS))[0]
-        except TimeOver:
-            return None
+        stage.unchanged = self._first_days(began, seconds)
+        if not stage.unchanged:
+            return Explanation(
+                remedies=(),
+                causes=(),
+                verdict=f"There was no time to play the day twice in the twin; {LONGER}.",
+                tried=0,
+                plays=stage.plays,
+                seconds=round(now() - began, 3),
+                complete=False,
+            )
         # On a slow machine these days take long; the search is not to pay for them alone.
         searching, whole = now(), began + seconds
         left = whole - searching
@@ -131,7 +144,7 @@ class _Asked:
         return Explanation(
             remedies=tuple(remedies),
             causes=tuple(causes),
-            verdict=_verdict(remedies, search),
+            verdict=_verdict(remedies, search, len(stage.unchanged)),
             tried=len(search.tried()),
             plays=stage.plays,
             seconds=round(now() - began, 3),
@@ -139,6 +152,23 @@ class _Asked:
         )
 
     # ---- playing
+
+    def _first_days(self, began: float, seconds: float) -> list[Day]:
+        """Unchanged days; none where not even the fewest fit the time."""
+        stage = self._stage
+        try:
+            days = stage.full_days([self._base], range(FEWEST_DAYS))[0]
+            stage.deadline = began + FIRST_SHARE * seconds
+            more = stage.fitting(FIRST_DAYS - FEWEST_DAYS)
+            while more > 0:
+                try:
+                    days += stage.full_days([self._base], range(FEWEST_DAYS, FEWEST_DAYS + more))[0]
+                    break
+                except TimeOver:  # slower than the first ones were
+                    more = stage.fitting(more // 2)
+        except TimeOver:
+            return []
+        return days
 
     def _task(self, configuration: Configuration) -> Task:
         """The base task of another configuration."""
@@ -238,18 +268,29 @@ def _effect(setup: Setup, ensembles: Sequence[Mapping[Key, float]]) -> tuple[Cou
     for slo in setup.slos:
         key = ("budget_spent", slo.name, "all")
         spent = sorted(values[key] for values in ensembles if key in values)
-        if not spent:
+        if len(spent) < FEWEST_DAYS:
             continue
+        low, median, high = _interval(spent)
         found.append(
             CounterfactualSlo(
                 name=slo.name,
-                budget_spent_low=quantile_of(spent, 0.05),
-                budget_spent_median=quantile_of(spent, 0.5),
-                budget_spent_high=quantile_of(spent, 0.95),
+                budget_spent_low=low,
+                budget_spent_median=median,
+                budget_spent_high=high,
                 probability_held=float(np.mean([value <= 1.0 + 1e-9 for value in spent])),
             )
         )
     return tuple(found)
+
+
+def _interval(spent: list[float]) -> tuple[float, float, float]:
+    """(low, median, high) of ascending values, 90 % between. Fewer than ten have no such quantiles: there it is the
+    interval for one more of a normal distribution, and at least what was seen."""
+    median = quantile_of(spent, 0.5)
+    if len(spent) >= FIRST_DAYS:
+        return quantile_of(spent, 0.05), median, quantile_of(spent, 0.95)
+    half = T90[len(spent) - 2] * float(np.std(spent, ddof=1)) * (1.0 + 1.0 / len(spent)) ** 0.5
+    return max(0.0, min(spent[0], median - half)), median, max(spent[-1], median + half)
 
 
 def _holds(days: Sequence[Day]) -> bool:
@@ -271,7 +312,14 @@ def _finite(value: float) -> float | None:
     return value if abs(value) < float("inf") else None
 
 
-def _verdict(remedies: Sequence[Remedy], search: Search) -> str:
+def _verdict(remedies: Sequence[Remedy], search: Search, days: int) -> str:
+    found = _found(remedies, search)
+    if days >= FIRST_DAYS or LONGER in found:
+        return found
+    return f"{found} It rests on {days} days only, so that its intervals are wide; {LONGER}."
+
+
+def _found(remedies: Sequence[Remedy], search: Search) -> str:
     holding = [remedy for remedy in remedies if remedy.holds]
     tried = len(search.tried())
     ended = "" if search.complete else "; the search was cut off by its time, so a smaller one may exist"
@@ -282,7 +330,7 @@ def _verdict(remedies: Sequence[Remedy], search: Search) -> str:
     if not tried:
         if search.complete:
             return "There is no knob for these faults: no change was tried."
-        return "There was no time to try a change; `gameday explain RUN --seconds 60` takes more."
+        return f"There was no time to try a change; {LONGER}."
     less = "No change of those tried holds every SLO" if search.complete else "No change tried in time holds every SLO"
     return f"{less} ({tried} tried, of one knob and of two)."
 

@@ -235,10 +235,13 @@ class Stage:
 
     def _chunk(self) -> int:
         """As many as there is time for, within `CHUNK`: a slow machine tries a few rather than none."""
+        return max(self._players.processes, self.fitting(CHUNK))
+
+    def fitting(self, most: int) -> int:
+        """How many of `most` jobs fit the time left, by the pace of the rounds before."""
         if not self._seconds_each:
-            return CHUNK
-        in_time = int((self.deadline - now()) / self._seconds_each)
-        return max(self._players.processes, min(CHUNK, in_time))
+            return most
+        return min(most, int((self.deadline - now()) / self._seconds_each))
 
     def _totals(self, number: int) -> dict[str, int] | None:
         return self.unchanged[number].totals if number < len(self.unchanged) else None

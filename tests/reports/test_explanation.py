@@ -124,6 +124,20 @@ def test_the_smallest_change_stands_first_with_its_price(tmp_path: Path) -> None
     assert "+1 pod" in files["report.md"]
 
 
+def test_where_there_was_no_time_the_report_says_how_to_give_it_more(tmp_path: Path) -> None:
+    verdict = "There was no time to play the day twice in the twin; `gameday explain RUN --seconds 60` takes more."
+    found = msgspec.structs.replace(
+        explanation(), remedies=(), causes=(), verdict=verdict, tried=0, plays=0, complete=False
+    )
+    with RunStore(SyntheticRun().write(tmp_path / "run.sqlite")) as store:
+        store.put_document("explanation", 1.0, msgspec.json.encode(found))
+        write_reports(store, tmp_path)
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert "There was no time to play the day twice" in text, name
+        assert "No counterfactual was computed" not in text, name
+
+
 def test_causes_are_a_chart_a_table_and_json(tmp_path: Path) -> None:
     files = written(tmp_path)
     page = files["report.html"].split('id="causes"')[1].split("</section>")[0]

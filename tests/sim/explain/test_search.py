@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from sim.calibration.cold import cold_observation
 from sim.explain import causes as why
 from sim.explain import counterfactual, trial
 from sim.explain.counterfactual import UNCHANGED, explain
+from sim.explain.explanation import Explanation
 from sim.explain.price import healthy, price
 from sim.explain.search import Search
 from sim.explain.trial import Candidate, Day, Stage
@@ -124,29 +126,58 @@ def test_where_nothing_helps_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     assert msgspec.structs.replace(again, seconds=found.seconds) == found
 
 
-@pytest.mark.parametrize(("seconds", "some"), [(20.0, True), (10.5, False)])
-def test_on_a_slow_machine_something_is_tried_all_the_same(
-    seconds: float, some: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A day takes a second, a trial a quarter: ten unchanged days are half of the time, more than the search's part."""
+def explained_slowly(seconds: float, monkeypatch: pytest.MonkeyPatch) -> Explanation:
+    """On a machine on which a day takes a second and a trial a quarter."""
     clock, real = [0.0], trial.play_day
 
     def slow(job: trial.Job) -> Day:
         clock[0] += 0.25 if job.totals is not None else 1.0
         return real(job)
 
+    def each(_: Players, function: Any, jobs: Any, deadline: float) -> Any:
+        played = [function(job) for job in jobs]
+        return played if clock[0] <= deadline else None
+
+    for module in (trial, counterfactual):
+        monkeypatch.setattr(module, "now", lambda: clock[0])
     monkeypatch.setattr(trial, "play_day", slow)
-    monkeypatch.setattr(trial, "now", lambda: clock[0])
-    monkeypatch.setattr(counterfactual, "now", lambda: clock[0])
-    monkeypatch.setattr(Players, "each", lambda players, function, jobs, deadline: [function(job) for job in jobs])
+    monkeypatch.setattr(Players, "each", each)
     scenario = hopeless()
     seen = cold_observation(scenario, 1)
     found = explain(
         scenario, seen, seed=1, planned_injection_at=seen.ended_at + 15.0, time_budget_seconds=seconds, processes=1
     )
     assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(("seconds", "some"), [(20.0, True), (10.5, True), (4.0, False)])
+def test_on_a_slow_machine_something_is_tried_all_the_same(
+    seconds: float, some: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 20 s ten unchanged days are half of the time, more than the search's part; at 10.5 s there are fewer days."""
+    found = explained_slowly(seconds, monkeypatch)
     assert (found.tried > 0) is some
-    assert ("gameday explain RUN --seconds" in found.verdict) is not some
+    assert ("gameday explain RUN --seconds" in found.verdict) is (seconds < 20.0)
+
+
+def test_few_days_give_wide_intervals_and_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = next(r for r in explained_slowly(4.0, monkeypatch).remedies if r.change == UNCHANGED)
+    many = next(r for r in explained_slowly(60.0, monkeypatch).remedies if r.change == UNCHANGED)
+    assert (few.replications, many.replications >= 10) == (2, True)
+    (narrow,), (wide,) = many.slos, few.slos
+    assert wide.budget_spent_high - wide.budget_spent_low > narrow.budget_spent_high - narrow.budget_spent_low
+    words = explained_slowly(10.5, monkeypatch).verdict
+    assert "It rests on 5 days only" in words
+
+
+def test_without_time_for_two_days_the_answer_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = explained_slowly(1.5, monkeypatch)
+    assert found.remedies == found.causes == ()
+    assert not found.complete
+    assert found.verdict == (
+        "There was no time to play the day twice in the twin; `gameday explain RUN --seconds 60` takes more."
+    )
 
 
 def test_time_cuts_the_search_off_and_it_says_so() -> None:
