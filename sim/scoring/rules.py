@@ -9,6 +9,10 @@
                 below it and e equal to it, [b, b + e + 1] / (m + 1). Of a perfect forecaster a point drawn uniformly
                 from it is uniform on [0, 1], atoms (a success rate of exactly 1) and small ensembles included.
 
+    likeliest   The number that the measured value most probably lies near: what a forecast says when it may say one
+                number and is right or wrong within a tolerance. The best number depends on how it is judged (Gneiting
+                2011): the median is best for absolute errors, the middle of the fullest stretch for a tolerance.
+
     inside      The part of the PIT within a central level: the chance that a point drawn from it lies there. Where many
                 members equal the measured value (a success rate of exactly 1), any interval ends at that value and has
                 it inside, whatever level it claims; counted so, a perfect forecaster shows exactly the level all the
@@ -21,7 +25,8 @@ mean over all the points that could have been drawn, so a page made twice from t
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 
 def crps(ensemble: Sequence[float], measured: float) -> float:
@@ -51,6 +56,18 @@ def pit(ensemble: Sequence[float], measured: float, slack: float = 0.0) -> tuple
     below = bisect_left(ensemble, measured - slack)
     equal = bisect_right(ensemble, measured + slack) - below
     return below / (len(ensemble) + 1), (below + equal + 1) / (len(ensemble) + 1)
+
+
+def likeliest(ensemble: Sequence[float], middle: float, tolerance: Callable[[float], float]) -> tuple[float, float]:
+    """(number, share of the ensemble that it would be right for): it is right for a value that it lies no further from
+    than `tolerance(value)`. `middle` where nothing has better odds, else the middle of what has the best."""
+    spans = [(value - tolerance(value), value + tolerance(value)) for value in ensemble]
+    ends = sorted({end for span in spans for end in span})
+    numbers = sorted({middle, *ends, *((low + high) / 2.0 for low, high in pairwise(ends))})
+    right = [sum(low <= number <= high for low, high in spans) for number in numbers]
+    most = max(right)
+    best = [number for number, count in zip(numbers, right, strict=True) if count == most]
+    return middle if middle in best else best[len(best) // 2], most / len(spans)
 
 
 def inside(found: tuple[float, float], level: float) -> float:

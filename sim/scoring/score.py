@@ -41,14 +41,19 @@ import numpy as np
 
 from sim.replication.course import EVENTS
 from sim.results import Forecast, LoadBand, Prediction, Score, Scored
-from sim.scoring.rules import crps, interval_score, pit
+from sim.scoring.rules import crps, interval_score, likeliest, pit
 
-__all__ = ["LEVELS", "Detail", "crps", "detail", "is_event", "is_moment", "on_scale", "score", "transformed"]
+__all__ = [
+    "LEVELS", "Detail", "crps", "detail", "is_event", "is_moment", "moment_tolerance", "on_scale", "score",
+    "transformed",
+]  # fmt: skip
 
 SHARE_UNIT = 0.05
 SHORTEST_LATENCY = 0.001
 """Seconds. What is quicker counts as this: nobody's objective asks for less."""
 TIME_UNIT = 20.0
+MOMENT_SECONDS, MOMENT_SHARE = 2.0, 0.1
+"""By how much a moment may be off: the greater of the two."""
 LATENCIES = ("p50", "p95", "p99", "M2")
 SHARES = ("_rate", "_share", "M1", "M4")
 LEVELS = (0.5, 0.8, 0.9)
@@ -89,6 +94,9 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     apart: float | None = None
     """Standard errors, of counting alone, between the window and the baseline; None: it is no count of requests."""
     load_band: LoadBand | None = None
+    moment: tuple[float, float] | None = None
+    """Of a moment: the one number that the forecast would name, to be right within `moment_tolerance`, and how probable
+    it says that is (`sim.scoring.rules.likeliest`)."""
 
     @property
     def in_load_band(self) -> bool:
@@ -115,6 +123,11 @@ def is_event(quantity: str) -> bool:
 def is_moment(quantity: str) -> bool:
     """Whether it is a time after the fault's begin or end, in seconds."""
     return quantity.endswith("_seconds") or quantity.startswith(("seconds_to_", "time_to_"))
+
+
+def moment_tolerance(seconds: float) -> float:
+    """By how much a forecast of a moment may be off, seconds; a hair more, since times are told in whole seconds."""
+    return max(MOMENT_SECONDS, MOMENT_SHARE * abs(seconds)) + 1e-9
 
 
 def score(forecast: Forecast, measured: Mapping[tuple[str, str, str], float]) -> Score:
@@ -196,6 +209,7 @@ def detail(
         requests=requests,
         apart=apart,
         load_band=prediction.load_band,
+        moment=likeliest(ensemble, prediction.median, moment_tolerance) if is_moment(prediction.quantity) else None,
     )
 
 

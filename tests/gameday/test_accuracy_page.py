@@ -73,6 +73,14 @@ def test_moments_may_be_off_by_two_seconds_or_a_tenth() -> None:
     assert found([run(row("recovery_seconds", 40.0, None, ensemble=(36.0, 36.5, 37.0)))], "time to page").met
 
 
+def test_a_moment_that_may_not_come_is_judged_by_the_number_of_the_best_odds_and_these_are_said() -> None:
+    """Most replications page, but at any time; the median is a time at which few do."""
+    fork = (3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 21.0, 30.0, 30.0, 30.0)
+    line = found([run(*(row("time_to_page 1h/5m", 30.0, None, ensemble=fork) for _ in range(10)))], "time to page")
+    assert line.met
+    assert line.found == "10 of 10 (100%); 3 by the forecasts' own odds, 0 of their medians"
+
+
 def test_every_family_with_an_effect_needs_its_skill() -> None:
     good = run(row(), row(), row())
     bad = run(*(row("p95", 2.0, 1.0, ensemble=(0.9, 1.0, 1.1)) for _ in range(3)), family="pod-kill")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.scoring.rules import brier, crps, inside, interval_score, pit, pit_histogram
+from sim.scoring.rules import brier, crps, inside, interval_score, likeliest, pit, pit_histogram
 
 
 def gaussian_crps(mean: float, sigma: float, measured: float) -> float:
@@ -102,3 +102,23 @@ def test_a_pit_interval_lies_within_zero_and_one_and_has_a_length(ensemble: list
     start, end = pit(ensemble, measured)
     assert 0.0 <= start < end <= 1.0
     assert sum(pit_histogram([(start, end)], 10)) == pytest.approx(1.0)
+
+
+def test_the_number_of_the_best_odds_is_in_the_fullest_stretch_and_the_median_where_that_is_as_good() -> None:
+    """Three of ten never come within thirty seconds, the others at any time: no time before has odds as good."""
+    fork = [3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 21.0, 30.0, 30.0, 30.0]
+    assert likeliest(fork, 16.5, lambda _: 2.0) == (30.0, 0.3)
+    assert likeliest([4.0, 5.0, 6.0], 5.0, lambda _: 2.0) == (5.0, 1.0)
+    assert likeliest([7.0], 7.0, lambda _: 0.0) == (7.0, 1.0)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=30), st.integers(-5, 45))
+def test_no_other_number_has_better_odds(values: list[int], other: int) -> None:
+    ensemble = [float(value) for value in sorted(values)]
+
+    def tolerance(value: float) -> float:
+        return max(2.0, 0.1 * value)
+
+    number, odds = likeliest(ensemble, float(np.median(ensemble)), tolerance)
+    assert odds == np.mean([abs(number - value) <= tolerance(value) + 1e-9 for value in ensemble])
+    assert odds >= np.mean([abs(other - value) <= tolerance(value) - 1e-9 for value in ensemble])
