@@ -221,8 +221,9 @@ class AppPod:
         thread = self.thread
         if self._shared is not None:
             if thread is not None:
-                seconds *= thread.machine.joined(now, thread)
-                thread.free_at = max(now, thread.free_at) + seconds
+                alone = seconds
+                seconds *= thread.machine.stretch(now, thread)
+                thread.burn(now, alone)
             self._shared.put(seconds, work, latency)
             return
         if self._burns:
