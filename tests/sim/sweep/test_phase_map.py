@@ -171,6 +171,14 @@ def test_stopping_early_gives_the_fate_of_the_full_play() -> None:
         assert early.played_seconds < full.played_seconds
 
 
+@pytest.mark.parametrize("setup", [with_words(station(), "limit=0"), budgeted(0.2)], ids=["no retries", "budget"])
+def test_a_backlog_that_drains_slowly_is_not_called_stuck_early(setup: Setup) -> None:
+    """At 0.90 to 0.92 of capacity it takes a minute or two, and grows for some seconds again and again by chance."""
+    for share, seed in [(0.9, 1), (0.9, 2), (0.92, 3), (0.92, 4)]:
+        early, full = (fate(setup, share * CAPACITY, seed, to_the_end=end) for end in (False, True))
+        assert early.stuck is full.stuck, (share, seed)
+
+
 def test_a_small_trigger_is_shrugged_off_where_a_large_one_sticks() -> None:
     load = 0.6 * CAPACITY
     assert not fate(station(), load, size=0.5).stuck
