@@ -51,6 +51,7 @@ PATTERNS = (
     "mesh/proxy/wire/http2*.py",
     "mesh/proxy/wire/message.py",
     "mesh/proxy/wire/tls.py",
+    "scenarios/throttle.py",
     "sim/model/agenda.py",
     "sim/model/app.py",
     "sim/model/control.py",
@@ -60,6 +61,7 @@ PATTERNS = (
     "sim/model/proxy.py",
     "sim/model/record.py",
     "sim/model/system.py",
+    "sim/model/wire.py",
 )
 INTERPRETED = {
     "__init__.py",
