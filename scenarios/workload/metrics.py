@@ -1,7 +1,8 @@
 """What a workload counts, and its Prometheus text.
 
-`app_service_seconds` is the self time alone: no wait for a worker, no calls to others. It is what the twin calibrates
-on, so its buckets are fine: each 25 % wider than the one before, from 0.5 ms to 10 s.
+`app_service_seconds` is the self time alone: no wait for a worker, no calls to others; of an app that burns CPU, what
+it burned. It is what the twin calibrates on, so its buckets are fine: each 25 % wider than the one before, from 0.5 ms
+to 10 s.
 """
 
 from __future__ import annotations

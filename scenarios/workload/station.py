@@ -176,8 +176,10 @@ class Station:
 
     def _burn_next(self) -> None:
         job = self._to_burn[0]
-        job.started = perf_counter()
-        burn(sample(job.route.time, self._rng))
+        seconds = sample(job.route.time, self._rng)
+        burn(seconds)
+        # What it took depends on who else was using the machine; its self time is what it burned.
+        job.started = perf_counter() - seconds
         self._to_burn.popleft()
         if self._to_burn:
             self._loop.call_later(0, self._burn_next)

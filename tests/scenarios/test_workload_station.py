@@ -196,6 +196,20 @@ def test_burning_is_one_request_at_a_time(clock: Clock, monkeypatch: pytest.Monk
     assert [request.at for request in requests[:3]] == [1, 2, 3]
 
 
+def test_what_was_burned_is_counted_and_not_how_long_that_took(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a burn takes longer; whoever models the machine wants to know what was asked of it."""
+
+    def burn(seconds: float) -> None:
+        clock.now += 3.0 * seconds
+
+    monkeypatch.setattr(station_module, "burn", burn)
+    replica = Replica(clock, work="cpu")
+    request = replica.send()
+    clock.run(10)
+    assert request.at == 3
+    assert 'app_service_seconds_sum{route="POST /work"} 1\n' in replica.station.metrics.exposition().decode()
+
+
 def test_shared_work_is_burned_in_turns(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two that start together end together, after what both of them need; their self time is what each burned."""
 
