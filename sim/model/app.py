@@ -180,15 +180,24 @@ class AppPod:
         """A request of a client proxy is here. What it waits for CPU is added to its way back."""
         now = self._agenda.now
         self.reached.add(now)
+        work = Work(self, trial, route, self.epoch)
         thread = self.thread
-        if thread is not None:
-            wait = thread.take(now, self._serve_seconds)
-            if not self._burns:  # such an app reads its sockets between two burns, and queues for the burning itself
-                trial.cpu_delay += wait
-            proxy = self.proxy
-            if proxy is not None and proxy.thread is not None:
-                trial.cpu_delay += proxy.thread.take(now, proxy.inbound_seconds)
-        self._admit(Work(self, trial, route, self.epoch))
+        if thread is None:
+            self._admit(work)
+            return
+        wait = thread.take(now, self._serve_seconds)
+        computes = self._burns or self._shared is not None
+        if computes:
+            # It reads its sockets between two burns, and a request queues for the burning itself. That is put in before
+            # the proxy's part: those tenths of a millisecond beside it must not stretch the whole of it.
+            self._admit(work)
+        else:
+            trial.cpu_delay += wait
+        proxy = self.proxy
+        if proxy is not None and proxy.thread is not None:
+            trial.cpu_delay += proxy.thread.take(now, proxy.inbound_seconds)
+        if not computes:
+            self._admit(work)
 
     def arrive_astray(self, trial: Try, method: str, path: str) -> None:
         """A request that was meant for another service. It is served where there is such a route, else 404 at once."""

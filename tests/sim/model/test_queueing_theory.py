@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from sim_builders import application, exponential, parameters_of, played, service, setup_of
 
-from scenarios.model import LoadSpec
+from scenarios.model import LoadSpec, ServiceTime
 from sim.model.agenda import Agenda, Call
 from sim.model.distributions import Distribution, LogNormal
 from sim.model.draws import Streams
@@ -219,6 +219,17 @@ def test_what_is_done_after_a_request_went_on_delays_the_next_one_only() -> None
     assert thread.take(0.0, 0.010) == pytest.approx(0.006)
     assert thread.take(0.008, 0.010) == pytest.approx(0.002 + 0.006)
     assert thread.burn(0.020, 0.010) == pytest.approx(0.010)
+
+
+@pytest.mark.parametrize("work", ["cpu", "shared"])
+def test_a_lonely_burn_is_not_stretched_by_its_own_request(work: Literal["cpu", "shared"]) -> None:
+    """10 ms on an idle core take 10 ms, and what the request costs its proxy comes once."""
+    app = application(service("only", time=ServiceTime(0.010, 0.0, "constant"), work=work))
+    load = LoadSpec(2.0, {"all": 1.0}, 10**6, 60.0)
+    costs = CpuCosts(cores=1.0, proxy_inbound=0.0002, app_serve=0.0001)
+    record = played(setup_of(app, load=load), replace(parameters_of(2.0), cpu=costs))
+    latencies = sorted(latency for latency in record.latency if latency is not None)
+    assert 0.010 <= latencies[len(latencies) // 2] <= 0.0106
 
 
 @pytest.mark.parametrize(("cost", "named"), [("proxy_inbound", 100.0), ("app_serve", 100.0), ("client", 100.0)])
