@@ -26,13 +26,9 @@ from scenarios.model import FaultSpec
 from sim.calibration.calibrate import Calibration
 from sim.model.draws import Streams
 from sim.model.setup import Setup
-from sim.replication.quantities import PERCENTILES, Floats, Key, windows
+from sim.replication.quantities import PERCENTILES, Floats, Key
 from sim.replication.replicate import Outcome
 
-EDGE_SECONDS = 0.05
-"""Client and server proxies are scraped one after the other, so that their counters are cut at an edge at different
-moments: what one has and the other has not yet, of both edges together. Seen: 0.00 to 0.06 s of requests. The shorter
-the window, the more it is of it."""
 ERROR_SIGMA = 0.10
 """Overdispersion of the share of bad requests, on the logit scale."""
 SHARED = 0.7
@@ -129,18 +125,16 @@ def family_of(faults: Iterable[FaultSpec]) -> str:
     return "+".join(dict.fromkeys(fault.kind for fault in faults)) or "none"
 
 
-def constants(calibration: Calibration, setup: Setup) -> Discrepancy:
-    """From the baseline alone."""
-    sigmas = {(quantity, window): calibration.residual[quantity] for quantity in PERCENTILES for window in WINDOWS}
-    for window, (start, end) in windows(setup).items():
-        sigmas["attempts_per_request", window] = EDGE_SECONDS / max(end - start, 1.0)
-    sigmas.update({("success_rate", window): ERROR_SIGMA for window in WINDOWS})
-    return Discrepancy("constants", sigmas)
+def constants(calibration: Calibration) -> Discrepancy:
+    """From the baseline alone. Of tries there is none: how proxies' counters are cut at the edges of a window is played
+    (`sim.replication.quantities`)."""
+    sigma = {**calibration.residual, "attempts_per_request": 0.0, "success_rate": ERROR_SIGMA}
+    return Discrepancy("constants", {(quantity, window): sigma[quantity] for quantity in SPREAD for window in WINDOWS})
 
 
 def choose(calibration: Calibration, setup: Setup, world: str, learned: Learned | None) -> Discrepancy:
     """The learned one where it applies, the constants elsewhere."""
-    base = constants(calibration, setup)
+    base = constants(calibration)
     if learned is None or learned.world != world:
         return base
     family = family_of(setup.faults)

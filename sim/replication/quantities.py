@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,9 @@ Key = tuple[str, str, str]
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 SCRAPE_SECONDS = 1.0
 """Between two scrapes. At which moment of it a window begins is chance."""
+APART_SECONDS = 0.006
+"""Standard deviation between the moments at which both ends' proxies are read in one round of scrapes: they
+render one after another. In 296 windows of 16 runs tries and requests differed by that beyond what was under way."""
 PROMPT = 0.01
 """Seconds after the planned moment at which a fault comes and goes, at the least: never within the second before."""
 FAN_QUANTITIES = ("success_rate", "p95", "burn")
@@ -105,12 +109,19 @@ def called_services(app: Application) -> list[str]:
     return [service.name for service in app.services if service.name in called and service.meshed]
 
 
-def quantities(record: Record, setup: Setup, lag: float = 0.0) -> dict[Key, float]:
+def quantities(record: Record, setup: Setup, lag: float = 0.0, scrapes: Random | None = None) -> dict[Key, float]:
     """All quantities of a replication; those without a value are left out.
 
-    `lag`: seconds by which scraped counters lag behind a window's edges. A counter's value at an edge is that of the
-    last scrape before, so what is counted over a window is of one that lies up to a scrape's interval earlier.
+    `lag`: seconds by which scraped counters lag behind a window's edges, at most a scrape's interval. A counter's value
+    at an edge is that of the last scrape before, so what is counted over a window is of one that lies so much earlier.
+
+    Tries over requests are cut at whole seconds, the nearest to that, where the record knows both counts exactly. A try
+    counts when it comes and its request when it is answered, so they differ by what is under way at either edge: whole
+    requests, one of fifty in a short window. Cut within a second, they came out as smooth shares of one. `scrapes`
+    draws how far apart both ends were read; None: not at all.
     """
+    whole = float(round(lag))
+    ahead = {service: read_ahead(record, service, setup, scrapes) for service in called_services(setup.app)}
     requests = Requests.of(record)
     found: dict[Key, float] = {}
     for window, (start, end) in windows(setup).items():
@@ -125,13 +136,27 @@ def quantities(record: Record, setup: Setup, lag: float = 0.0) -> dict[Key, floa
         for figure, value in mesh_figures(record, answered, start - lag, end - lag).items():
             found[figure, MESH, window] = value
         for service in called_services(setup.app):
-            meant = between(record.meant.get(service, {}), start - lag, end - lag)
+            meant = between(record.meant.get(service, {}), start - whole, end - whole)
             if meant:
-                reached = between(record.reached.get(service, {}), start - lag, end - lag)
+                reached = between(record.reached.get(service, {}), start - whole, end - whole)
+                reached += ahead[service][end] - ahead[service][start]
                 reached -= forgotten(record, service, start - lag, end - lag)
                 found["attempts_per_request", service, window] = reached / meant
     found.update(_courses(requests, setup))
     return found
+
+
+def read_ahead(record: Record, service: str, setup: Setup, scrapes: Random | None) -> dict[float, int]:
+    """At each edge of a window, requests that the service had counted when it was read and its callers not yet when
+    they were; negative the other way round."""
+    edges = {edge for window in windows(setup).values() for edge in window}
+    if scrapes is None:
+        return dict.fromkeys(edges, 0)
+    reached = record.reached.get(service, {})
+    return {
+        edge: math.floor(between(reached, edge - 1.0, edge) * scrapes.gauss(0.0, APART_SECONDS) + scrapes.random())
+        for edge in sorted(edges)
+    }
 
 
 def forgotten(record: Record, service: str, start: float, end: float) -> float:

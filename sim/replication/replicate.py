@@ -61,9 +61,10 @@ def play(task: Task, replication: int) -> Outcome:
     drawn = task.calibration.draw(streams)
     parameters = replace(drawn, rate=task.load * drawn.rate)
     record = System(task.setup, parameters, streams, pods=task.pods, start=task.start).run()
+    scrapes = streams.random("scrapes")
     return Outcome(
         replication,
-        quantities(record, task.setup, SCRAPE_SECONDS * streams.random("scrapes").random()),
+        quantities(record, task.setup, SCRAPE_SECONDS * scrapes.random(), scrapes),
         fan_series(record, task.setup, task.fan_step) if task.fan_step is not None else {},
         len(record.route),
         sum(sum(seconds.values()) for seconds in record.reached.values()),

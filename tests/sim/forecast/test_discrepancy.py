@@ -12,7 +12,6 @@ from sim_builders import application, fault, service, setup_of
 
 from sim.calibration.calibrate import Calibration
 from sim.forecast.discrepancy import (
-    EDGE_SECONDS,
     SHIPPED,
     WINDOWS,
     Discrepancy,
@@ -51,16 +50,15 @@ def learned(*entries: Entry) -> Learned:
 
 def test_without_past_runs_the_baseline_decides() -> None:
     found = choose(CALIBRATION, setup(), "local", None)
-    assert found == constants(CALIBRATION, setup())
-    assert found.statement().startswith("constants: p50 0.03, p95 0.06, p99 0.12, attempts_per_request inject 0.00")
+    assert found == constants(CALIBRATION)
+    assert found.statement().startswith("constants: p50 0.03, p95 0.06, p99 0.12, attempts_per_request 0, success")
     assert found.statement().endswith(", success_rate 0.1")
 
 
-def test_the_edges_of_a_long_window_weigh_less() -> None:
-    ten = constants(CALIBRATION, replace(setup(), inject_seconds=10.0))
-    fifty = constants(CALIBRATION, replace(setup(), inject_seconds=50.0))
-    edges = [terms.sigma("attempts_per_request", "inject") for terms in (ten, fifty)]
-    assert edges == [pytest.approx(EDGE_SECONDS / 10.0), pytest.approx(EDGE_SECONDS / 50.0)]
+def test_tries_are_spread_by_what_was_learned_and_by_nothing_else() -> None:
+    assert constants(CALIBRATION).sigma("attempts_per_request", "inject") == 0.0
+    terms = learned(entry("", 0.3, "attempts_per_request"))
+    assert choose(CALIBRATION, setup(), "local", terms).sigma("attempts_per_request", "inject") == 0.3
 
 
 def test_past_runs_of_the_same_faults_come_before_all_past_runs_and_these_before_the_baseline() -> None:
