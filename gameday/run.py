@@ -35,6 +35,7 @@ from chaos.ledger import Ledger
 from chaos.plan import Plan, plan
 from chaos.processes import record_child
 from gameday import judge, rundir
+from gameday.arrivals import known_arrivals
 from gameday.children import Child
 from gameday.errors import BadInput, Exit, WorldFailed, cannot_write
 from gameday.ingest import Ingest
@@ -233,14 +234,17 @@ class GameDay:
         seen = observation(self._store, self._scenario, *self._record.windows["baseline"])
         # Fixed beforehand, so that the twin can line up certificate phases.
         planned = time.time() + self._forecast_budget + PREPARATION_SECONDS
+        seed = self._options.world.seed
+        arrivals = known_arrivals(self._store, self._scenario, seed, self._record.windows["baseline"], planned)
         forecast = await asyncio.to_thread(
             make_forecast,
             self._scenario,
             seen,
             world=self._options.world.name,
-            seed=self._options.world.seed,
+            seed=seed,
             planned_injection_at=planned,
             time_budget_seconds=self._forecast_budget,
+            schedule=arrivals,
         )
         self._forecast = forecast
         body = msgspec.json.encode(forecast)

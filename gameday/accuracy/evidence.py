@@ -19,6 +19,7 @@ import msgspec
 
 from gameday import ledger
 from gameday.accuracy.suite import config_of
+from gameday.arrivals import known_arrivals
 from gameday.rundir import STORE
 from reports.measure import measure_run
 from reports.observe import observation
@@ -179,6 +180,7 @@ def reforecast(
         time_budget_seconds=PATIENCE_SECONDS,
         most_replications=replications,
         learned=terms,
+        schedule=known_arrivals(store, run.scenario, sealed.seed, (start, end), sealed.planned_injection_at),
     )
 
 

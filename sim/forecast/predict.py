@@ -1,9 +1,9 @@
 """The forecast: replications of the calibrated twin → prediction intervals for this very window.
 
 Each replication draws its own parameters from the baseline's posterior and plays the same windows with the same
-rates as the run will, so the spread of the ensemble holds what is unknown and what is chance. On top of each comes
-a discrepancy, learned from how much the baseline differs from itself: latencies are multiplied by a log-normal
-factor, error shares are spread a little more than counting alone would.
+rates as the run will, and with the same arrivals where the load generator is ours, so the spread of the ensemble holds
+what is unknown and what is chance. On top of each comes a discrepancy, learned from how much the baseline differs from
+itself: latencies are multiplied by a log-normal factor, error shares are spread a little more than counting alone would.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from sim.calibration.identifiability import summary_of
 from sim.forecast.discrepancy import Learned, choose, load, with_discrepancy
 from sim.forecast.intervals import WIDEST, arrival_of, bands_of, column_quantiles, fan_bands_of, tails
 from sim.forecast.load_band import TIME_SHARE, may_tell, play_load_bands
+from sim.model.arrivals import Schedule
 from sim.model.faults import check
 from sim.model.setup import Setup, read_setup, unplayed
 from sim.model.system import WARM_UP_SECONDS
@@ -68,11 +70,13 @@ def make_forecast(
     most_replications: int = MOST_REPLICATIONS,
     learned: Learned | Literal["shipped"] | None = "shipped",
     calibration: Calibration | None = None,
+    schedule: Schedule | None = None,
 ) -> Forecast:
     """Forecasts the scenario's inject and recover windows from its baseline.
 
     `planned_injection_at`: Unix seconds. `processes`: None for all cores, 1 for this process only. `learned`: the
     discrepancy of past runs; None for constants alone. `calibration`: made before; None: from the observation.
+    `schedule`: who will arrive when, where the load generator's seed is known; None: Poisson arrivals of any kind.
     """
     began = time.monotonic()
     setup = read_setup(scenario, observation.load_pods, observation.world)
@@ -81,6 +85,7 @@ def make_forecast(
         if calibration is None:
             calibration = calibrate(observation, scenario)
         task = make_task(setup, calibration, observation, seed, planned_injection_at, fan_step(setup))
+        task = replace(task, schedule=schedule)
         own_seconds = time_budget_seconds * (1.0 - TIME_SHARE) if may_tell(setup) else time_budget_seconds
         outcomes = players.play(_jobs(task, most_replications), Clock(began, own_seconds).enough)
         load_bands = play_load_bands(players, task, outcomes, Clock(began, time_budget_seconds, fewest=0).enough)
@@ -108,7 +113,11 @@ def make_forecast(
         planned_injection_at=planned_injection_at,
         replications=len(outcomes),
         compute_seconds=round(time.monotonic() - began, 3),
-        calibration={**summary_of(calibration), "discrepancy": discrepancy.statement()},
+        calibration={
+            **summary_of(calibration),
+            "arrivals": "the drill's own, known from its seed" if schedule is not None else "Poisson, of any seed",
+            "discrepancy": discrepancy.statement(),
+        },
         predictions=tuple(_predictions(setup, [v for v, _ in values], naive(setup, observation), load_bands)),
         fans=tuple(_fans(setup, [f for _, f in values])),
         limits=tuple(limits),

@@ -5,6 +5,8 @@ counts in equal intervals, 1 for Poisson. With k intervals, (k-1) x (index seen)
 degrees of freedom, near enough (Fisher's dispersion test), which is its posterior too. Arrivals that the test does not
 tell from Poisson at 1 % are Poisson; others are played as a renewal process of Gamma gaps, whose counts in long
 intervals have the wanted index. Rejected: a Markov-modulated process (two more parameters than half a minute can tell).
+
+Where the load generator is ours and its seed is known, there is nothing to tell: a drill's arrivals are a `Schedule`.
 """
 
 from __future__ import annotations
@@ -27,6 +29,16 @@ UNLIKELY = 2.33
 PRIOR_SIGMA = 0.5
 """Of the log of the index, where arrivals are not our own load generator's and the window cannot tell."""
 LARGEST = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Arrivals that are known before they come: our own load generator's, which its seed decides."""
+
+    at: tuple[float, ...]
+    """Seconds from the planned injection, ascending."""
+    journeys: tuple[str, ...]
+    """The name of each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""The load generator: Poisson arrivals of journeys, timed from the intended send. The same rules as loadtests/.
+"""The load generator: arrivals of journeys, Poisson or known beforehand, timed from the intended send. The rules are
+those of loadtests/.
 
 An arrival beyond the in-flight cap is dropped and recorded as never answered. A journey's next step is sent when the
 one before was answered, and not at all when that failed. An answer that is not there within the timeout never comes:
@@ -14,6 +15,7 @@ from random import Random
 
 from scenarios.model import JourneyStep, LoadSpec
 from sim.model.agenda import Agenda, Entry
+from sim.model.arrivals import Schedule
 from sim.model.draws import Draws
 from sim.model.processor import Thread
 from sim.model.proxy import ClientProxy, Outbound, Requester, Target
@@ -61,7 +63,7 @@ class LoadGenerator(Entry):
         self,
         agenda: Agenda,
         spec: LoadSpec,
-        journeys: list[tuple[float, tuple[Step, ...]]],
+        journeys: list[tuple[str, float, tuple[Step, ...]]],
         proxies: list[ClientProxy],
         rate: float,
         failure_share: float,
@@ -70,14 +72,17 @@ class LoadGenerator(Entry):
         random: Random,
         record: Record,
         until: float,
+        schedule: Schedule | None = None,
     ) -> None:
-        """`journeys`: share and steps of each. `gaps`: between arrivals, mean 1. `until`: no arrival after this."""
+        """`journeys`: name, share and steps of each. `gaps`: between arrivals, mean 1. `until`: no arrival after this.
+        `schedule`: the arrivals, instead of rate, shares and gaps."""
         super().__init__()
         self._agenda = agenda
         self._timeout = spec.timeout
         self._max_in_flight = spec.max_in_flight
-        self._steps = [steps for share, steps in journeys if share > 0]
-        self._shares = list(accumulate(share for share, _ in journeys if share > 0))
+        self._steps = [steps for _, share, steps in journeys if share > 0]
+        self._shares = list(accumulate(share for _, share, _ in journeys if share > 0))
+        self._scheduled = _due(schedule, journeys) if schedule is not None else None
         self._proxies = proxies
         self._rate = rate
         self._failure_share = failure_share
@@ -100,20 +105,32 @@ class LoadGenerator(Entry):
         self._client_seconds = client_seconds
 
     def start(self) -> None:
-        if self._rate > 0 and self._steps:
+        if self._scheduled is not None:
+            while self._scheduled and self._scheduled[0][0] < self._agenda.now:
+                self._scheduled.popleft()
+            self._await_next()
+        elif self._rate > 0 and self._steps:
             self._agenda.put(self._agenda.now + self._gaps.next() / self._rate, self)
 
+    def _await_next(self) -> None:
+        if self._scheduled and self._scheduled[0][0] < self._until:
+            self._agenda.put(self._scheduled[0][0], self)
+
     def offer(self, rate: float) -> None:
-        """Journeys a second from the next arrival on."""
+        """Journeys a second from the next arrival on, where they are not scheduled."""
         self._rate = rate
 
     def happen(self) -> None:
         now = self._agenda.now
-        again = now + self._gaps.next() / self._rate
-        if again < self._until:
-            self._agenda.put(again, self)
-        choice = self._random.random() * self._shares[-1]
-        steps = self._steps[min(bisect(self._shares, choice), len(self._steps) - 1)]
+        if self._scheduled is not None:
+            steps = self._scheduled.popleft()[1]
+            self._await_next()
+        else:
+            again = now + self._gaps.next() / self._rate
+            if again < self._until:
+                self._agenda.put(again, self)
+            choice = self._random.random() * self._shares[-1]
+            steps = self._steps[min(bisect(self._shares, choice), len(self._steps) - 1)]
         if self._in_flight >= self._max_in_flight:
             self._record.add(steps[0].name, now, None, 0)
             return
@@ -177,3 +194,10 @@ class LoadGenerator(Entry):
             if flight.outbound is not None:
                 flight.outbound = None
                 self._give_up(flight)
+
+
+def _due(
+    schedule: Schedule, journeys: list[tuple[str, float, tuple[Step, ...]]]
+) -> deque[tuple[float, tuple[Step, ...]]]:
+    steps = {name: some for name, _, some in journeys}
+    return deque((at, steps[name]) for at, name in zip(schedule.at, schedule.journeys, strict=True))

@@ -17,7 +17,7 @@ from mesh.behavior.renewal import RENEW_AT_SHARE, next_attempt_delay
 from scenarios.model import AppService, FaultSpec
 from sim.model.agenda import TooManyEvents
 from sim.model.app import AppPod, RouteModel
-from sim.model.arrivals import gaps
+from sim.model.arrivals import Schedule, gaps
 from sim.model.calendar import Calendar
 from sim.model.control import WATCHED, ControlPlane, LeafHolder
 from sim.model.distributions import declared
@@ -51,8 +51,10 @@ class System:
         start: float = -WARM_UP_SECONDS,
         load_from: float = -WARM_UP_SECONDS,
         end: float | None = None,
+        schedule: Schedule | None = None,
     ) -> None:
-        """`pods`: leaves as observed, on the replication's clock. `end`: of arrivals; default the recover window's."""
+        """`pods`: leaves as observed, on the replication's clock. `end`: of arrivals; default the recover window's.
+        `schedule`: the arrivals, where they are known; else Poisson ones at the parameters' rate."""
         self.setup = setup
         self.parameters = parameters
         self._end = setup.end if end is None else end
@@ -63,6 +65,7 @@ class System:
         self.agenda = self.calendar.agenda
         self.record = Record()
         self._streams = streams
+        self._schedule = schedule
         self._leaves = _Leaves(setup, pods, start, streams.random("leaves"))
         self._holders: dict[str, LeafHolder] = {}
         self.control = ControlPlane(
@@ -203,6 +206,7 @@ class System:
         spec = self.setup.load
         journeys = [
             (
+                journey.name,
                 spec.mix.get(journey.name, 0.0),
                 tuple(Step(step, routes[step.service, step.method, step.path]) for step in journey.steps),
             )
@@ -223,6 +227,7 @@ class System:
             self._streams.random("journeys"),
             self.record,
             self._end,
+            self._schedule,
         )
         if self._machine is not None and self.parameters.cpu is not None:
             load.runs_on(Thread(self._machine), self.parameters.cpu.client)

@@ -15,6 +15,7 @@ from typing import Self, TypeVar
 
 from sim.calibration.calibrate import Calibration
 from sim.cores import count_cores
+from sim.model.arrivals import Schedule
 from sim.model.draws import Streams
 from sim.model.setup import Setup
 from sim.model.system import System
@@ -39,6 +40,8 @@ class Task:
     """None: no time series wanted."""
     load: float = 1.0
     """Times what the draw says of the arrival rate."""
+    schedule: Schedule | None = None
+    """The drill's own arrivals, where they are known; another load has others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,14 @@ def play(task: Task, replication: int) -> Outcome:
     streams = Streams(task.seed, replication)
     drawn = task.calibration.draw(streams)
     parameters = replace(drawn, rate=task.load * drawn.rate)
-    record = System(task.setup, parameters, streams, pods=task.pods, start=task.start).run()
+    record = System(
+        task.setup,
+        parameters,
+        streams,
+        pods=task.pods,
+        start=task.start,
+        schedule=task.schedule if task.load == 1.0 else None,
+    ).run()
     scrapes = streams.random("scrapes")
     return Outcome(
         replication,
