@@ -33,11 +33,12 @@ demo: setup
 	@$(BIN)/gameday run cert-expiry; code=$$?; \
 	  if [ $$code -gt 1 ]; then exit $$code; fi
 
-# Two at a time, but for those in tests/e2e that measure: they want the machine for themselves.
+# Two at a time, but for those in tests/e2e that measure: they want the machine for themselves. End-to-end files go in the
+# order of their folders: sorted by how many tests they have, which is the default, the two longest would come last.
 ALONE := tests/e2e/proxy tests/e2e/local/test_whole_runs.py tests/e2e/local/test_mesh_drills.py
 test: setup
 	$(BIN)/pytest -n 2 -m 'not e2e and not kind'
-	$(BIN)/pytest -n 2 --dist loadfile -m 'e2e and not kind' $(ALONE:%=--ignore %)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'e2e and not kind' $(ALONE:%=--ignore %)
 	$(BIN)/pytest -m 'e2e and not kind' $(ALONE)
 	$(BIN)/pytest -m kind -rs
 

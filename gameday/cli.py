@@ -435,7 +435,8 @@ def accuracy(
     With `--suite local`: run the acceptance protocol (what is missing of it) and write how good the forecasts were,
     misses included. It may be stopped at any time; the same command goes on.
 
-    Exit codes: 0 no acceptance line was missed; 1 one was; 4 a run failed.
+    Exit codes: 0 no acceptance line was missed; 1 one was; 2 bad input, nothing was started; 3 stopped, runs under way
+    have reverted their faults; 4 a run failed.
 
     Parameters
     ----------

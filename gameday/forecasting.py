@@ -19,6 +19,7 @@ from reports.document import PredictionPart
 from reports.notation import quantity_name
 from reports.observe import observation
 from reports.reading import SERVICES, band, expected, interval, told, value
+from reports.run import Run
 from reports.store import RunStore
 from scenarios.load import load_scenario
 from scenarios.model import Scenario
@@ -74,14 +75,24 @@ def observation_of(name: str, scenario: Scenario) -> Observation:
     """The baseline of a stored run.
 
     Raises:
-        BadInput: no such run, or it never got past its baseline.
+        BadInput: no such run, it never got past its baseline, or it is of another application altogether.
     """
     run = rundir.find(name)
     with RunStore(run.store) as store:
         window = store.meta().get("windows", {}).get("baseline")
         if window is None or window[1] <= window[0] or window[1] > time.time():
             raise BadInput(f"--from-run {name}: the run has no baseline window; use a run that got past its baseline")
+        played = Run(store).scenario
+        if played is not None and not _routes(played) & _routes(scenario):
+            raise BadInput(
+                f"--from-run {name}: of {played.app.name}, and has no route of {scenario.app.name}, the app of"
+                f" {scenario.name}; name a run of it"
+            )
         return observation(store, scenario, window[0], window[1])
+
+
+def _routes(scenario: Scenario) -> set[tuple[str, str]]:
+    return {(service.name, route.name) for service in scenario.app.services for route in service.routes}
 
 
 def _source(from_run: str | None, calibrated: Path | None) -> str | None:

@@ -89,6 +89,24 @@ def create(out: Path | None, run_id: str) -> RunDir:
     return RunDir(path)
 
 
+def check_writable(option: str, path: Path) -> None:
+    """That a file can be written there, asked before work of minutes or hours; its folder is made.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    there = path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+    except OSError as error:
+        raise BadInput(
+            f"{option} {path}: cannot be written: {error.strerror}; name a file that you may write to"
+        ) from None
+    if not there:
+        path.unlink()
+
+
 def find(name: str) -> RunDir:
     """The run called `name`: a path, a run id, or the unique beginning of one; `latest` is the newest.
 
@@ -100,6 +118,11 @@ def find(name: str) -> RunDir:
         with RunStore(run.store) as store:
             store.meta()
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN:
+            raise BadInput(
+                f"{run.store}: cannot be opened: SQLite writes beside a store even to read it; copy the run's folder to"
+                " where you may write"
+            ) from None
         raise BadInput(f"{run.store}: not a run store ({error})") from None
     return run
 

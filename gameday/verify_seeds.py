@@ -5,25 +5,30 @@ stopped and gone on with. A seed whose twin finds no change that holds is verifi
 the table says so; one without any change that can be tried counts as not agreed.
 
 A first run may also come from `gameday accuracy`: one of the very same scenario, load and seed is taken, and its twin
-asked what would have helped. Seeds that are played side by side have cores of their own and print into their own files.
+asked what would have helped. Seeds that are played side by side have cores of their own and print into their own files;
+each is a process in a session of its own, so that Ctrl-C reaches the caller alone, which tells each once and waits.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.queues import SimpleQueue
+from multiprocessing import connection, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from gameday import rundir
-from gameday.accuracy.runner import share_cores
+from gameday.accuracy.runner import hold, share_cores, undisturbed
 from gameday.accuracy.suite import config_of
 from gameday.errors import BadInput, Exit
 from gameday.explaining import explain_again
@@ -84,6 +89,8 @@ def verify_seeds(options: SeedOptions) -> int:
     if options.seeds < 1:
         raise BadInput(f"--seeds {options.seeds}: name one at least")
     scenario = load_scenario(options.scenario, variant=options.variant, overrides=options.overrides)
+    if options.out is not None:
+        rundir.check_writable("--out", options.out)
     folder = (options.reuse or rundir.RUNS / f"verify-{scenario.name}").absolute()
     until = time.monotonic() + 60.0 * options.minutes if options.minutes is not None else None
     cores = share_cores(options.jobs)
@@ -96,10 +103,12 @@ def verify_seeds(options: SeedOptions) -> int:
             pairs.append(pair)
         else:
             missing.append(seed)
-    if options.jobs == 1:
-        pairs += _one_by_one(missing, scenario, folder, options, until)
-    else:
-        pairs += _side_by_side(missing, scenario, folder, options, until, cores)
+    if missing:
+        with hold(folder):
+            if options.jobs == 1:
+                pairs += _one_by_one(missing, scenario, folder, options, until)
+            else:
+                pairs += _side_by_side(missing, scenario, folder, options, until, cores)
     pairs.sort(key=lambda pair: pair.seed)
     text = table(scenario, pairs)
     if options.out is not None:
@@ -108,6 +117,7 @@ def verify_seeds(options: SeedOptions) -> int:
     else:
         print(f"\n{text}")
     if any(pair.note == INTERRUPTED for pair in pairs):
+        print("stopped; the same command goes on from here", flush=True)
         return Exit.ABORTED
     if any(pair.note.startswith("failed") for pair in pairs):
         return Exit.HARNESS_FAILED
@@ -120,7 +130,10 @@ def _one_by_one(
 ) -> list[Pair]:
     pairs: list[Pair] = []
     for seed in seeds:
-        pairs.append(_in_time(seed, scenario, folder, options, until))
+        try:
+            pairs.append(_in_time(seed, scenario, folder, options, until))
+        except KeyboardInterrupt:
+            pairs.append(Pair(seed, None, note=INTERRUPTED))
         if pairs[-1].note == INTERRUPTED:
             break
     return pairs
@@ -134,57 +147,96 @@ def _side_by_side(
     until: float | None,
     cores: Sequence[frozenset[int] | None],
 ) -> list[Pair]:
-    """The same, a process for each share of the cores. Ctrl-C reaches all of them; each winds down and is awaited."""
-    context = multiprocessing.get_context("spawn")
-    shares: SimpleQueue[frozenset[int] | None] = context.SimpleQueue()
-    for share in cores:
-        shares.put(share)
-    coming, under_way, pairs = iter(seeds), set[Future[Pair]](), list[Pair]()
-    stopped = False
-    with ProcessPoolExecutor(len(cores), context, _settle, (shares,)) as pool:
+    """The same, as many at a time as there are shares of the cores. After an interruption none begins any more."""
+    coming, under_way, pairs = iter(seeds), list[_Playing](), list[Pair]()
+    free = list(cores)
+    try:
         while True:
-            # No seed is handed over before there are cores for it, so that none begins after an interruption.
-            while not stopped and len(under_way) < len(cores) and (seed := next(coming, None)) is not None:
-                print(f"seed {seed}: {_log(folder, seed)}", flush=True)
-                under_way.add(pool.submit(_apart, seed, scenario, folder, options, until))
+            while free and (seed := next(coming, None)) is not None:
+                log = folder / f"seed-{seed}.log"
+                print(f"seed {seed}: {log}", flush=True)
+                with _interrupts_later():  # it is born deaf to them, and none gets between its birth and our list
+                    under_way.append(_Playing.start(free.pop(), log, seed, scenario, folder, options, until))
             if not under_way:
                 return pairs
-            try:
-                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-            except KeyboardInterrupt:
-                stopped = True
-                print("stopped; the same command goes on from here", flush=True)
-                continue
-            for pair in (future.result() for future in done):
-                stopped |= pair.note == INTERRUPTED
-                came = pair.note or ("inside its interval" if pair.inside else "not inside its interval")
-                print(f"seed {pair.seed}: {came}", flush=True)
-                pairs.append(pair)
-
-
-def _settle(shares: SimpleQueue[frozenset[int] | None]) -> None:
-    """A worker takes its cores, which all that it starts inherits."""
-    end_with_parent()
-    if (share := shares.get()) is not None:
-        os.sched_setaffinity(0, share)
-
-
-def _apart(seed: int, scenario: Scenario, folder: Path, options: SeedOptions, until: float | None) -> Pair:
-    """One seed in a worker, whose output goes into a file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with _log(folder, seed).open("ab") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    try:
-        return _in_time(seed, scenario, folder, options, until)
+            ended = connection.wait([playing.result for playing in under_way])
+            for playing in [playing for playing in under_way if playing.result in ended]:
+                under_way.remove(playing)
+                free.append(playing.cores)
+                pairs.append(playing.told())
+                if pairs[-1].note == INTERRUPTED:  # alone, by whatever: the others come to their end
+                    coming = iter(())
     except KeyboardInterrupt:
-        return Pair(seed, None, note=INTERRUPTED)
+        with undisturbed():
+            for playing in under_way:
+                playing.interrupt()
+            print("winding down what is under way: faults are reverted first", flush=True)
+            return pairs + [playing.told() for playing in under_way]
+
+
+@contextlib.contextmanager
+def _interrupts_later() -> Iterator[None]:
+    resource_tracker.ensure_running()  # its start unblocks SIGINT
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
     finally:
-        sys.stdout.flush()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _log(folder: Path, seed: int) -> Path:
-    return folder / f"seed-{seed}.log"
+@dataclass(frozen=True, slots=True)
+class _Playing:
+    """A seed in a process of its own."""
+
+    process: SpawnProcess
+    seed: int
+    cores: frozenset[int] | None
+    result: Connection
+
+    @classmethod
+    def start(cls, cores: frozenset[int] | None, log: Path, seed: int, *what: Any) -> _Playing:
+        context = multiprocessing.get_context("spawn")
+        result, there = context.Pipe(duplex=False)
+        process = context.Process(target=_apart, args=(there, cores, log, _in_time, seed, *what))
+        process.start()
+        there.close()
+        return cls(process, seed, cores, result)
+
+    def interrupt(self) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(self.process.pid or 0, signal.SIGINT)
+
+    def told(self) -> Pair:
+        """What came of it, which is awaited and printed."""
+        try:
+            pair: Pair = self.result.recv()
+        except EOFError:
+            pair = Pair(self.seed, None, note="failed: its process ended early; see its log")
+        self.process.join()
+        came = pair.note or ("inside its interval" if pair.inside else "not inside its interval")
+        print(f"seed {self.seed}: {came}", flush=True)
+        return pair
+
+
+def _apart(
+    result: Connection, cores: frozenset[int] | None, log: Path, play: Callable[..., Pair], seed: int, *what: Any
+) -> None:
+    """One seed in its process, which takes its cores, as all that it starts does, and whose output goes into a file."""
+    try:
+        os.setsid()
+        end_with_parent()
+        if cores is not None:
+            os.sched_setaffinity(0, cores)
+        with log.open("ab") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        pair = play(seed, *what)
+    except KeyboardInterrupt:
+        pair = Pair(seed, None, note=INTERRUPTED)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.stdout.flush()
+    result.send(pair)
 
 
 def _in_time(seed: int, scenario: Scenario, folder: Path, options: SeedOptions, until: float | None) -> Pair:
@@ -201,9 +253,10 @@ def _pair_seconds(scenario: Scenario) -> float:
 
 
 def _finished(seed: int, first: RunDir) -> Pair | None:
-    """The pair, where it is in the folder."""
+    """The pair, where it is in the folder. Raises BadInput: a damaged store."""
     if not first.store.is_file():
         return None
+    rundir.find(str(first.path))
     with RunStore(first.store) as store:
         verification, explanation = store.document(DOCUMENT), store.document("explanation")
     if verification is None or explanation is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,10 +14,11 @@ from gameday.accuracy.evidence import Evidence, NoEvidence, read_evidence
 from gameday.accuracy.figures import write_figures
 from gameday.accuracy.learn import learn_discrepancy
 from gameday.accuracy.page import render
-from gameday.accuracy.runner import Runner, share_cores
+from gameday.accuracy.runner import Runner, hold, share_cores
 from gameday.accuracy.suite import PlannedRun, Suite, read_suite
 from gameday.accuracy.track import print_track_record
 from gameday.errors import BadInput, Exit
+from gameday.rundir import check_writable
 
 DEFAULT_FOLDER = Path("runs/accuracy")
 WORLD = "local"
@@ -54,13 +57,17 @@ def run_accuracy(options: AccuracyOptions) -> int:
         raise BadInput(f"--minutes {options.minutes:g}: more than 0")
     share_cores(options.jobs)
     suite = read_suite(options.suite, options.seeds, options.only, WORLD)
+    for option, path in (("--out", options.out), ("--learn", options.learn)):
+        if path is not None:
+            check_writable(option, path)
     folder = options.reuse if options.reuse is not None else DEFAULT_FOLDER
     runner = Runner(folder, _say, again=options.again)
     if options.dry_run:
         return _print_plan(suite, runner, options.jobs)
     try:
         if not options.reforecast:
-            _run_missing(suite, runner, options.minutes, options.jobs)
+            with hold(folder):
+                _run_missing(suite, runner, options.minutes, options.jobs)
     except KeyboardInterrupt:
         _say("stopped; the same command goes on from here")
         _write(suite, runner, folder, options)
@@ -96,12 +103,13 @@ def _run_missing(suite: Suite, runner: Runner, minutes: float | None, jobs: int)
                 return
             yield to_start.pop(0)
 
-    for number, (run, ended) in enumerate(runner.run_all(in_time(), jobs), 1):
-        came = "scored" if ended.is_scored else f"FAILED with exit code {ended.exit_code}: {ended.why}"
-        _say(
-            f"{number}/{len(missing)}  {run.name} ({run.family}): {came} in {ended.seconds:.0f} s;"
-            f" {_left(to_start, runner, jobs)} to go"
-        )
+    with closing(runner.run_all(in_time(), jobs)) as under_way:
+        for number, (run, ended) in enumerate(under_way, 1):
+            came = "scored" if ended.is_scored else f"FAILED with exit code {ended.exit_code}: {ended.why}"
+            _say(
+                f"{number}/{len(missing)}  {run.name} ({run.family}): {came} in {ended.seconds:.0f} s;"
+                f" {_left(to_start, runner, jobs)} to go"
+            )
 
 
 def _left(runs: Sequence[PlannedRun], runner: Runner, jobs: int) -> str:
@@ -132,6 +140,11 @@ def _write(suite: Suite, runner: Runner, folder: Path, options: AccuracyOptions)
         except NoEvidence as none:
             failures.append(f"{run.name}: {none}")
             continue
+        except sqlite3.DatabaseError as error:
+            failures.append(
+                f"{run.name}: {folder / run.folder}: its store is damaged ({error}); remove it to run it anew"
+            )
+            continue
         found = replace(found, others=ended.others)
         if options.reforecast:
             inside = sum(row.inside[2] for row in found.rows)
@@ -149,6 +162,8 @@ def _write(suite: Suite, runner: Runner, folder: Path, options: AccuracyOptions)
         figures = write_figures(options.out, evidence)
         options.out.write_text(render(evidence, failures, suite.impossible, _command(options), figures))
         _say(f"wrote {options.out}: {len(evidence)} runs")
+    if failures:
+        _say(f"{len(failures)} without a score; `--again` runs those once more that failed")
     missed = _print_acceptance(mark_moved(evidence))
     return Exit.HARNESS_FAILED if failures else Exit.NOT_HELD if missed else Exit.HELD
 

@@ -116,11 +116,13 @@ def read_suite(name_or_path: str, seeds: int, only: Sequence[str], world: str = 
     """
     path = SHIPPED.get(name_or_path, Path(name_or_path))
     try:
-        file = msgspec.convert(yaml.safe_load(path.read_text()), _File)
+        file = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), _File)
     except OSError as error:
         raise BadInput(
             f"--suite {name_or_path}: {error.strerror}; name {' or '.join(SHIPPED)}, or the path of a suite file"
         ) from None
+    except UnicodeDecodeError:
+        raise BadInput(f"--suite {path}: is not UTF-8 text; name {' or '.join(SHIPPED)}, or a suite file") from None
     except (yaml.YAMLError, msgspec.ValidationError) as error:
         raise BadInput(f"{path}: {' '.join(str(error).split())}") from None
     duplicate = next(

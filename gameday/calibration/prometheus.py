@@ -34,7 +34,11 @@ def read_prometheus(url: str, app: Application, window_seconds: float, at: float
         BadInput: unreachable, no Prometheus, no such metric, an empty answer, or too few samples for the window.
     """
     base = url.rstrip("/")
-    if urllib.parse.urlsplit(base).scheme not in ("http", "https"):
+    try:
+        parts = urllib.parse.urlsplit(base)
+    except ValueError:  # of an IPv6 address that is none
+        parts = urllib.parse.urlsplit("")
+    if parts.scheme not in ("http", "https"):
         raise BadInput(f"--prometheus {url}: an address such as http://127.0.0.1:9090 is expected")
     spaces = "|".join(sorted({service.namespace for service in app.services}))
     telemetry = Telemetry()

@@ -51,6 +51,8 @@ def run_phase_map(options: PhaseMapOptions) -> int:
         BadInput, scenarios.load.InvalidScenario: nothing was played.
     """
     check(options)
+    if options.out is not None:
+        rundir.check_writable("--out", options.out)
     began = time.monotonic()
     scenario = load_scenario(options.scenario, variant=options.variant, overrides=options.overrides)
     axis, sizes = parse_size(options.size)

@@ -3,7 +3,7 @@
 Each replication draws its own parameters from the baseline's posterior and plays the same windows with the same
 rates as the run will, and with the same arrivals where the load generator is ours, so the spread of the ensemble holds
 what is unknown and what is chance. On top of each comes a discrepancy, learned from how much the baseline differs from
-itself: latencies are multiplied by a log-normal factor, error shares are spread a little more than counting alone would.
+itself: latencies are multiplied by a log-normal factor, error shares are spread a little more than counting alone does.
 """
 
 from __future__ import annotations

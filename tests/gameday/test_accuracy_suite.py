@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -87,6 +89,12 @@ def test_a_mistake_in_a_suite_is_one_line(suite_file: Path, old: str, new: str, 
         read_suite(str(suite_file), 1, ())
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_suite_that_is_no_text_is_one_line(suite_file: Path) -> None:
+    suite_file.write_bytes(b"\xe5\x00")
+    with pytest.raises(BadInput, match="is not UTF-8 text"):
+        read_suite(str(suite_file), 1, ())
 
 
 def test_only_takes_patterns_of_cases_and_families(suite_file: Path) -> None:
@@ -173,6 +181,7 @@ def test_a_suite_from_its_first_run_to_its_page(
         "accuracy-calibration.svg", "accuracy-pit.svg", "accuracy-sharpness.svg"
     }  # fmt: skip
     first = capsys.readouterr().out
+    assert "1 without a score; `--again` runs those once more" in first
     assert "1/3  kill" in first
     assert "tuning    MISSED" in first
     run_accuracy(options)
@@ -246,6 +255,80 @@ def test_an_interrupted_run_leaves_no_note(suite_file: Path, tmp_path: Path, mon
     assert runner.run(run).exit_code == Exit.ABORTED
     assert not runner.is_done(run)
     assert not (tmp_path / "runs" / run.folder / NOTE).exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be pinned here")
+def test_who_stops_in_between_has_the_runs_under_way_told_once_awaited_and_made_another_time(
+    suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core")
+    scripted(
+        monkeypatch,
+        "import os, signal, sys, time; out = sys.argv[1]; told = []\n"
+        "signal.signal(signal.SIGINT, lambda *_: told.append(1))\n"
+        "os.makedirs(out)\n"
+        "if 'quiet' in out: raise SystemExit(0)\n"
+        "deadline = time.time() + 60\n"
+        "while not told and time.time() < deadline: time.sleep(0.01)\n"
+        "time.sleep(0.5); open(out + '/told', 'w').write(str(len(told))); raise SystemExit(3)",
+    )
+    kill, quiet, third = read_suite(str(suite_file), 1, ()).runs[:3]
+    folder = tmp_path / "runs"
+    runner = Runner(folder, lambda text: None)
+    under_way = runner.run_all(iter((kill, quiet)), 2)
+    assert next(under_way)[0] is quiet
+    while not (folder / kill.folder).is_dir():
+        time.sleep(0.01)
+    assert os.getpgid(0) != os.getpgid(next(iter(runner._children)).pid), "Ctrl-C reaches the suite alone"
+    under_way.close()
+    assert (folder / kill.folder / "told").read_text() == "1"
+    assert runner.run(third).exit_code == Exit.ABORTED, "nothing is begun any more"
+    fresh = Runner(folder, lambda text: None)
+    assert [fresh.is_done(run) for run in (kill, quiet, third)] == [False, True, False]
+
+
+def test_a_run_that_does_not_end_when_told_to_is_killed_and_noted(
+    suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "PATIENCE_SECONDS", -1000.0)
+    monkeypatch.setattr(runner_module, "END_SECONDS", 0.2)
+    scripted(monkeypatch, "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)")
+    run = read_suite(str(suite_file), 1, ("kill",)).runs[0]
+    runner = Runner(tmp_path / "runs", lambda text: None)
+    assert "not over after" in runner.run(run).why
+    assert runner.is_done(run)
+
+
+def test_a_damaged_store_is_run_anew_before_it_ended_and_named_after(
+    suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = read_suite(str(suite_file), 1, ("quiet",)).runs[0]
+    store = tmp_path / "runs" / run.folder / "run.sqlite"
+    store.parent.mkdir(parents=True)
+    store.write_text("torn" * 300)
+    said: list[str] = []
+    scripted(monkeypatch, "raise SystemExit(0)")
+    assert Runner(tmp_path / "runs", said.append).run(run).is_scored
+    assert "its store is damaged" in said[0]
+    store.write_text("torn" * 300)
+    options = AccuracyOptions(str(suite_file), 1, ("quiet",), reuse=tmp_path / "runs", minutes=0.1)
+    assert run_accuracy(options) == Exit.HARNESS_FAILED
+    assert "its store is damaged (file is not a database); remove it to run it anew" in capsys.readouterr().out
+
+
+def test_where_nothing_can_be_written_nothing_is_run(
+    suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, "raise AssertionError")
+    (tmp_path / "file").write_text("")
+    for option in ("out", "learn"):
+        options = AccuracyOptions(str(suite_file), 1, reuse=tmp_path / "runs")
+        with pytest.raises(BadInput, match=f"--{option} .*: cannot be written: Is a directory"):
+            run_accuracy(replace(options, **{option: tmp_path}))
+    with pytest.raises(BadInput, match="file: cannot be written: File exists; name another folder with --reuse"):
+        run_accuracy(AccuracyOptions(str(suite_file), 1, reuse=tmp_path / "file"))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_run_that_was_cut_off_is_run_anew(suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,14 @@ from rich.console import Console
 
 from gameday import cli
 from gameday.errors import BadInput
+from gameday.forecasting import observation_of
 from gameday.phasemap.options import evenly, grid, parse_range, parse_size
 from gameday.phasemap.terminal import letter, print_map
 from reports.phase_map_page import page
+from scenarios.load import load_scenario
 from sim.sweep.hysteresis import Ramp, Step
 from sim.sweep.phase_map import SCHEMA, Panel, PhaseMap, Point, State
+from tests.reports.synthetic import SyntheticRun
 
 
 def test_ranges() -> None:
@@ -60,6 +63,8 @@ def test_ranges_that_are_none_are_refused(text: str) -> None:
         ["retry-storm", "-o", "html"],
         ["retry-storm", "-o", "xml"],
         ["retry-storm", "--out", "no/such/folder/x.json"],
+        ["retry-storm", "--out", "/dev/null/x.json"],
+        ["retry-storm", "--out", "/proc/x.json"],
         ["retry-storm", "--from-run", "no-such-run"],
         ["retry-storm", "--keep"],
         ["calm"],
@@ -143,6 +148,12 @@ def test_the_page_is_whole_and_escapes_what_it_prints() -> None:
 
 def test_json_reads_back() -> None:
     assert msgspec.json.decode(msgspec.json.encode(made()), type=PhaseMap) == made()
+
+
+def test_the_baseline_of_another_application_is_refused(tmp_path: Path) -> None:
+    SyntheticRun().write(tmp_path / "run.sqlite")
+    with pytest.raises(BadInput, match="has no route of deep-chain, the app of deep-chain; name a run of it"):
+        observation_of(str(tmp_path), load_scenario("deep-chain"))
 
 
 @pytest.mark.e2e

@@ -72,3 +72,24 @@ def test_discarding_spares_what_was_there_before(tmp_path: Path) -> None:
     (tmp_path / "out" / "notes.txt").write_text("mine")
     rundir.create(tmp_path / "out", "x").discard()
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+def test_a_store_that_is_none_and_one_that_may_not_be_written_beside_are_told_apart() -> None:
+    torn, kept = made("20260101-000000-a"), made("20260102-000000-b")
+    torn.store.write_text("torn" * 300)
+    with pytest.raises(BadInput, match=r"a/run.sqlite: not a run store"):
+        rundir.find(str(torn.path))
+    (kept.path / "run.sqlite-wal").mkdir()  # as on a disk that is read-only
+    with pytest.raises(BadInput, match="copy the run's folder to where you may write"):
+        rundir.find(str(kept.path))
+
+
+def test_a_file_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.md"
+    kept.write_text("a page")
+    for path in (kept, tmp_path / "new" / "page.md"):
+        rundir.check_writable("--out", path)
+    assert kept.read_text() == "a page"
+    assert not (tmp_path / "new" / "page.md").exists()
+    with pytest.raises(BadInput, match=r"--out .*: cannot be written: (File exists|Not a directory)"):
+        rundir.check_writable("--out", kept / "page.md")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import msgspec
 import pytest
 
 from gameday import verify_seeds as verify_seeds_module
+from gameday.accuracy.runner import hold
 from gameday.accuracy.suite import config_of, read_suite
 from gameday.errors import BadInput, Exit
 from gameday.rundir import RunDir
@@ -146,7 +149,7 @@ def test_without_time_nothing_is_started(tmp_path: Path) -> None:
     options = SeedOptions("retry-storm", 2, reuse=tmp_path / "runs", out=out, minutes=0.0)
     assert verify_seeds(options) == Exit.NOT_HELD
     assert out.read_text().count("not run: no time left") == 2
-    assert not (tmp_path / "runs").exists()
+    assert not list((tmp_path / "runs").glob("seed-*"))
 
 
 def test_first_runs_of_a_seed_are_found_and_their_verifications_are_not(tmp_path: Path) -> None:
@@ -186,22 +189,90 @@ def test_seeds_side_by_side_have_processes_of_their_own_and_all_are_told_of(
 ) -> None:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one core")
-    monkeypatch.setattr(verify_seeds_module, "_apart", pinned)
+    monkeypatch.setattr(verify_seeds_module, "_in_time", pinned)
     out = tmp_path / "table.md"
     options = SeedOptions("retry-storm", 3, reuse=tmp_path / "runs", out=out, jobs=2)
     assert verify_seeds(options) == Exit.NOT_HELD
     notes = [line.split("|")[-2].split() for line in out.read_text().splitlines() if line.startswith("| ")][2:]
-    assert len(notes) == 3
     assert {(cores, count) for cores, count, _ in notes} <= {(str(core), "1") for core in os.sched_getaffinity(0)}
-    assert len({pid for _, _, pid in notes}) == 2
+    assert len({pid for _, _, pid in notes}) == 3
     assert len({cores for cores, _, _ in notes}) == 2
 
 
 def pinned(seed: int, *_: object) -> Pair:
     """Stands for a seed's runs; says where it was played, and by whom."""
-    time.sleep(0.3)  # so that one worker does not take all three
     mine = sorted(os.sched_getaffinity(0))
     return Pair(seed, None, note=f"{mine[0]} {len(mine)} {os.getpid()}")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be pinned here")
+def test_a_seed_whose_process_is_killed_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core")
+    monkeypatch.setattr(verify_seeds_module, "_in_time", killed)
+    out = tmp_path / "table.md"
+    options = SeedOptions("retry-storm", 2, reuse=tmp_path / "runs", out=out, jobs=2)
+    assert verify_seeds(options) == Exit.HARNESS_FAILED
+    assert out.read_text().count("| failed: its process ended early; see its log |") == 1
+    assert out.read_text().count("| played |") == 1
+
+
+def killed(seed: int, *_: object) -> Pair:
+    """The second one is, as by the kernel when memory is short."""
+    if seed == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Pair(seed, None, note="played")
+
+
+def test_a_damaged_store_and_a_table_that_cannot_be_written_are_said_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"--out .*: cannot be written: Is a directory"):
+        verify_seeds(SeedOptions("retry-storm", 1, reuse=tmp_path / "runs", out=tmp_path))
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "seed-1").mkdir()
+    (tmp_path / "seed-1" / "run.sqlite").write_text("torn" * 300)
+    with pytest.raises(BadInput, match=r"seed-1/run.sqlite: not a run store"):
+        verify_seeds(SeedOptions("retry-storm", 1, reuse=tmp_path))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be pinned here")
+def test_an_interruption_is_told_to_each_seed_under_way_once_and_none_begins_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core")
+    monkeypatch.setattr(verify_seeds_module, "_in_time", waiting)
+
+    def interrupt() -> None:
+        while len(list(tmp_path.glob("begun-*"))) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    assert verify_seeds(SeedOptions("retry-storm", 3, reuse=tmp_path, jobs=2)) == Exit.ABORTED
+    assert {path.name for path in tmp_path.glob("*-?")} == {"begun-1", "begun-2", "told-1", "told-2"}
+    out = capsys.readouterr().out
+    assert out.count("interrupted |") == 2
+    assert "the same command goes on" in out
+
+
+def waiting(seed: int, _: object, folder: Path, *__: object) -> Pair:
+    """As a run does, it takes its time once it was told, and bears no second interruption."""
+    (folder / f"begun-{seed}").touch()
+    try:
+        time.sleep(60.0)
+    except KeyboardInterrupt:
+        time.sleep(0.5)
+        (folder / f"told-{seed}").touch()
+    return Pair(seed, None, note=verify_seeds_module.INTERRUPTED)
+
+
+def test_two_commands_never_fill_one_folder(tmp_path: Path) -> None:
+    with hold(tmp_path), pytest.raises(BadInput, match="another gameday runs there; wait for its end"):
+        verify_seeds(SeedOptions("retry-storm", 1, reuse=tmp_path))
+    with hold(tmp_path):
+        pass
 
 
 def test_more_jobs_than_cores_are_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -28,14 +28,11 @@ class Running:
     out: Path
 
     def events(self) -> list[tuple[str, str]]:
-        if not (self.out / "run.sqlite").is_file():
-            return []
-        with RunStore(self.out / "run.sqlite") as store:
-            return [(event.kind, event.text) for event in store.events()]
+        return events_of(self.out)
 
     def has(self, kind: str, text: str = "") -> bool:
         """Whether the run store has such an event."""
-        if any(k == kind and text in t for k, t in self.events()):
+        if has_event(self.out, kind, text):
             return True
         assert self.process.poll() is None, f"the run ended before {kind} {text}: {self.output()}"
         return False
@@ -57,6 +54,17 @@ class Running:
 
     def output(self) -> str:
         return (self.out.parent / f"{self.out.name}.txt").read_text()
+
+
+def events_of(run: Path) -> list[tuple[str, str]]:
+    if not (run / "run.sqlite").is_file():
+        return []
+    with RunStore(run / "run.sqlite") as store:
+        return [(event.kind, event.text) for event in store.events()]
+
+
+def has_event(run: Path, kind: str, text: str = "") -> bool:
+    return any(k == kind and text in t for k, t in events_of(run))
 
 
 class Starter:
@@ -105,3 +113,10 @@ def processes_of(out: Path) -> list[int]:
         except OSError:
             continue  # it ended meanwhile, or is not ours to look at
     return found
+
+
+def eventually_gone(out: Path, seconds: float) -> list[int]:
+    deadline = time.monotonic() + seconds
+    while (left := processes_of(out)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left

@@ -312,8 +312,11 @@ def test_an_unreachable_prometheus_is_said_in_one_line(tmp_path: Path) -> None:
     assert "not reachable" in ask(tmp_path, url)
 
 
-def test_an_address_without_a_scheme_is_refused(tmp_path: Path) -> None:
-    assert "http://" in ask(tmp_path, "prometheus:9090")
+@pytest.mark.parametrize(
+    "address", ["prometheus:9090", "http://[::bad", "http://127.0.0.1:port", "http://a b", "http://a\x00b"]
+)
+def test_what_is_no_address_is_refused(tmp_path: Path, address: str) -> None:
+    assert f"--prometheus {address}: " in ask(tmp_path, address)
 
 
 def test_another_server_is_not_taken_for_a_prometheus(tmp_path: Path) -> None:
