@@ -231,11 +231,12 @@ class GameDay:
         self._record.begin("seal", "the twin forecasts; nothing is injected before the forecast is sealed")
         self._watch.poll()
         self._store.commit()
-        seen = observation(self._store, self._scenario, *self._record.windows["baseline"])
+        start, end = self._record.windows["baseline"]
+        seen = observation(self._store, self._scenario, start, end)
         # Fixed beforehand, so that the twin can line up certificate phases.
         planned = time.time() + self._forecast_budget + PREPARATION_SECONDS
         seed = self._options.world.seed
-        arrivals = known_arrivals(self._store, self._scenario, seed, self._record.windows["baseline"], planned)
+        arrivals = known_arrivals(self._store, self._scenario, seed, (start, end), planned)
         forecast = await asyncio.to_thread(
             make_forecast,
             self._scenario,
