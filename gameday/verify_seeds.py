@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 
 from gameday import rundir
-from gameday.accuracy.runner import hold, share_cores, undisturbed
+from gameday.accuracy.runner import hold, interrupt_no_more, share_cores
 from gameday.accuracy.suite import config_of
 from gameday.errors import BadInput, Exit
 from gameday.explaining import explain_again
@@ -167,11 +167,11 @@ def _side_by_side(
                 if pairs[-1].note == INTERRUPTED:  # alone, by whatever: the others come to their end
                     coming = iter(())
     except KeyboardInterrupt:
-        with undisturbed():
-            for playing in under_way:
-                playing.interrupt()
-            print("winding down what is under way: faults are reverted first", flush=True)
-            return pairs + [playing.told() for playing in under_way]
+        interrupt_no_more()
+        for playing in under_way:
+            playing.interrupt()
+        print("winding down what is under way: faults are reverted first", flush=True)
+        return pairs + [playing.told() for playing in under_way]
 
 
 @contextlib.contextmanager

@@ -108,9 +108,9 @@ class Runner:
                         free.append(cores)
                         yield run, future.result()
             except BaseException:
-                with undisturbed():
-                    self._stop()
-                    pool.shutdown()
+                interrupt_no_more()
+                self._stop()
+                pool.shutdown()
                 raise
 
     def _stop(self) -> None:
@@ -245,14 +245,9 @@ def hold(folder: Path) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Whoever presses Ctrl-C a second time waits for the wind-down all the same."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+def interrupt_no_more() -> None:
+    """Whoever presses Ctrl-C a second time waits all the same, for the wind-down and for what is said after it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

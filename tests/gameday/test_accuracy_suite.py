@@ -258,6 +258,7 @@ def test_an_interrupted_run_leaves_no_note(suite_file: Path, tmp_path: Path, mon
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be pinned here")
+@pytest.mark.usefixtures("interruptible")
 def test_who_stops_in_between_has_the_runs_under_way_told_once_awaited_and_made_another_time(
     suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -235,6 +235,7 @@ def test_a_damaged_store_and_a_table_that_cannot_be_written_are_said_before_anyt
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be pinned here")
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_is_told_to_each_seed_under_way_once_and_none_begins_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from tests.e2e.local.conftest import GAMEDAY, PHASE_TIMEOUT_SECONDS, TINY, event
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(300),
+    pytest.mark.usefixtures("interruptible"),
     pytest.mark.skipif(
         not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="runs want a core each"
     ),
@@ -80,14 +81,6 @@ class Command:
         assert said.count("winding down what is under way") == 1, said
         assert "stopped; the same command goes on from here" in said
         assert eventually_gone(self.folder, 3.0) == []
-
-
-@pytest.fixture(autouse=True)
-def _interruptible() -> Iterator[None]:
-    """A shell that starts tests in its background has them ignore SIGINT, and what they start inherits that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def _is_running(path: Path) -> bool:
