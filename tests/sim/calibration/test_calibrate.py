@@ -50,6 +50,15 @@ def test_overhead_of_a_hop_is_recovered(truth: WithStalls, monkeypatch: pytest.M
         assert found.share * found.stall_mean < 0.0002
 
 
+def test_asking_for_a_forgotten_destination_takes_as_long_as_in_reality(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 ms more than a request that need not ask, on a machine with hops of 0.83 ms."""
+    monkeypatch.setattr(cold, "TYPICAL_OVERHEAD", WithStalls(LogNormal(0.00083, 0.3), 0.0, 0.0))
+    scenario = shop()
+    found = replace(calibrate(cold_observation(scenario, 3), scenario), cpu=None)
+    drawn = [found.draw(Streams(1, number)) for number in range(200)]
+    assert median(one.discovery.median + one.handshake.median for one in drawn) == pytest.approx(0.016, rel=0.25)
+
+
 def test_cpu_that_takes_longer_than_the_hop_did_lies_behind_the_request_in_part(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
