@@ -109,8 +109,11 @@ def _place(run: Evidence, row: Detail) -> tuple[str, str, str, str, str]:
 
 def invents(row: Detail) -> bool:
     """Whether the forecast says that something will happen: its interval leaves "nothing changes" out, and its median
-    is further from it than noise."""
+    is further from it than noise, and than two standard errors of counting. Who has seen four requests does not know
+    their percentiles, and to forecast others is no claim that something changes."""
     if row.naive is None or row.low <= row.naive <= row.high:
+        return False
+    if row.foretold is not None and abs(row.foretold) <= COUNTING_ERRORS:
         return False
     return _differ(row.quantity, row.median, row.naive)
 

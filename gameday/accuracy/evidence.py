@@ -105,9 +105,10 @@ def read_details(
             if slo.name not in before and "baseline" in run.windows:
                 before[slo.name] = run.requests(run.windows["baseline"], slo.route)
         requests, healthy = during.get(place), before.get(prediction.subject)
-        apart = None
+        apart = foretold = None
         if slo is not None and requests is not None and healthy is not None:
             apart = counted_apart(prediction, slo, requests, healthy, scenario.load.timeout)
+            foretold = foretold_apart(prediction, slo, len(requests), healthy, scenario.load.timeout)
         formula = closed.get(key)
         rows.append(
             detail(
@@ -117,6 +118,7 @@ def read_details(
                 closed=formula.value if formula else None,
                 discrepancy=sigmas.get((prediction.quantity, prediction.window)),
                 apart=apart,
+                foretold=foretold,
             )
         )
     return scenario, tuple(rows)
@@ -134,6 +136,21 @@ def counted_apart(
         latencies = [[r.latency for r in some if r.latency is not None] for some in (during, before)]
         beyond = [sum(latency > prediction.naive for latency in some) for some in latencies]
         return standard_errors(beyond[0], len(latencies[0]), beyond[1], len(latencies[1]))
+    return None
+
+
+def foretold_apart(
+    prediction: Prediction, slo: SloSpec, requests: int, before: Sequence[Request], timeout: float
+) -> float | None:
+    """Standard errors between what the forecast's median comes to in a window of so many requests, and the baseline: of
+    both shares of bad ones, or of both shares beyond the median of a percentile. None for what is no count."""
+    if prediction.quantity == "success_rate":
+        bad = sum(not request.good(slo.threshold, timeout) for request in before)
+        return standard_errors((1.0 - prediction.median) * requests, requests, bad, len(before))
+    if prediction.quantity in PERCENTILES:
+        latencies = [request.latency for request in before if request.latency is not None]
+        beyond = sum(latency > prediction.median for latency in latencies)
+        return standard_errors((1.0 - PERCENTILES[prediction.quantity]) * requests, requests, beyond, len(latencies))
     return None
 
 

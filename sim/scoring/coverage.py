@@ -70,8 +70,9 @@ def binomial_band(nominal: float, effective: float, level: float = 0.9) -> tuple
     return low / trials, high / trials
 
 
-def apart(hits: int, total: int, others: int, of: int) -> float:
-    """Standard errors between two shares of counted requests, hits/total and others/of (the pooled two-sample test)."""
+def apart(hits: float, total: int, others: int, of: int) -> float:
+    """Standard errors between two shares of counted requests, hits/total and others/of (the pooled two-sample test).
+    `hits` is no whole number where it is what somebody expects to count."""
     if not total or not of:
         return 0.0
     pooled = (hits + others) / (total + of)

@@ -93,6 +93,8 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     """Requests of the SLO in the window."""
     apart: float | None = None
     """Standard errors, of counting alone, between the window and the baseline; None: it is no count of requests."""
+    foretold: float | None = None
+    """The same between the forecast's median, were it counted in the window, and the baseline."""
     load_band: LoadBand | None = None
     moment: tuple[float, float] | None = None
     """Of a moment: the one number that the forecast would name, to be right within `moment_tolerance`, and how probable
@@ -179,6 +181,7 @@ def detail(
     closed: float | None = None,
     discrepancy: float | None = None,
     apart: float | None = None,
+    foretold: float | None = None,
 ) -> Detail:
     """`measured` is finite and the ensemble not empty. `closed`: what a formula says, where one applies."""
     ensemble = prediction.ensemble
@@ -208,6 +211,7 @@ def detail(
         discrepancy=discrepancy,
         requests=requests,
         apart=apart,
+        foretold=foretold,
         load_band=prediction.load_band,
         moment=likeliest(ensemble, prediction.median, moment_tolerance) if is_moment(prediction.quantity) else None,
     )

@@ -10,7 +10,14 @@ import pytest
 
 from gameday.accuracy import evidence
 from gameday.accuracy.acceptance import Line, coverage, invents, is_moved, lines, mark_moved
-from gameday.accuracy.evidence import Evidence, NoEvidence, counted_apart, read_evidence, sealed_forecast
+from gameday.accuracy.evidence import (
+    Evidence,
+    NoEvidence,
+    counted_apart,
+    foretold_apart,
+    read_evidence,
+    sealed_forecast,
+)
 from gameday.accuracy.figures import write_figures
 from gameday.accuracy.page import render
 from reports.store import Event, Request, RunStore
@@ -97,6 +104,28 @@ def test_a_control_invents_an_effect_when_its_interval_leaves_out_that_nothing_c
     assert not invents(row("p95", 0.1, 0.1, ensemble=(0.101, 0.105, 0.11)))  # a tenth of noise is no effect
     assert found([run(row(measured=1.0), control=True)], "controls").met is False
     assert found([run(row(measured=1.0))], "controls").met is None
+
+
+def test_a_forecast_that_counting_alone_keeps_from_its_baseline_invents_nothing() -> None:
+    other = row("p95", 0.02, 0.1, ensemble=(0.02, 0.021, 0.022))
+    assert invents(changed(other, foretold=-2.5))
+    assert not invents(changed(other, foretold=-1.5))
+    slo = SloSpec("rare", "inventory", "GET", "/stock", 0.9)
+    told = Prediction(
+        quantity="p50", subject="rare", window="inject", low=0.006, median=0.008, high=0.01, naive=0.0166, ensemble=()
+    )
+    slow = [request(0.007), request(0.0166), request(0.0166), request(0.02)]
+    few = foretold_apart(told, slo, 9, slow, 10.0)
+    assert few is not None
+    assert -2.0 < few < 0.0  # 4.5 of 9 beyond the forecast's median where 3 of 4 were
+    many = foretold_apart(told, slo, 900, slow * 100, 10.0)
+    assert many is not None
+    assert many < -4.0
+    rate = msgspec.structs.replace(told, quantity="success_rate", median=0.5)
+    bad = foretold_apart(rate, slo, 10, [request(0.01)] * 40, 10.0)
+    assert bad is not None
+    assert bad > 4.0
+    assert foretold_apart(msgspec.structs.replace(told, quantity="peak_burn"), slo, 9, slow, 10.0) is None
 
 
 def test_a_fault_has_an_effect_when_it_moves_a_quantity_beyond_noise() -> None:
