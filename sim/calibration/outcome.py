@@ -26,9 +26,9 @@ RATE_PRIOR_SECONDS = 30.0
 """The declared rate counts like this much observation, where the load generator is ours and follows it."""
 FOREIGN_RATE_PRIOR_SECONDS = 1.0
 DISCOVERY_HOPS = 17.0
-"""What it takes to ask for a forgotten destination, in hops. Of the embedded world, nine runs of the tuning half: such a
-request takes 22 ms (median of 14), one that needs not ask 6 (of 191), a handshake 1.7, and a hop 0.83. Profile, policy and
-endpoints are three streams through a control plane that has been asleep."""
+"""What it takes to ask for a forgotten destination, in hops. In nine runs of the embedded world such a request took
+22 ms (median of 14), one that need not ask 6 (of 191), a handshake 1.7, and a hop 0.83. Profile, policy and endpoints
+are three streams through a control plane that has been asleep."""
 SAME_LOAD = 0.1
 UNTOLD_RATE_SIGMA = 1.0
 """Of the log, where no journey was seen to begin and the load is not ours."""
