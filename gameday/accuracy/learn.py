@@ -1,14 +1,14 @@
 """`gameday accuracy --learn FILE`: the discrepancy from a suite's runs, checked by leaving each run out in turn.
 
-Held-out runs take no part. What is printed is how often the intervals would have held with what the other runs teach,
-beside how often they did with what the forecasts used; the file is for sim/forecast/discrepancy.json, or for nobody if
-the first are no better.
+Held-out runs teach nothing. What is printed, for them and for each tuning run left out, is how often the intervals
+would have held with what the (other) tuning runs teach, and their interval scores, beside the same of what the
+forecasts used; the file is for sim/forecast/discrepancy.json, or for nobody if the first are no better.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ from gameday.accuracy.evidence import Evidence, machine
 from gameday.errors import BadInput
 from sim.forecast.discrepancy import CONFIG_DIGITS, Learned
 from sim.scoring.coverage import share_of
-from sim.scoring.learning import FEWEST_RUNS, Residual, learn, leave_one_out, residual_of
+from sim.scoring.learning import FEWEST_RUNS, Intervals, Residual, Served, learn, leave_one_out, residual_of, serve
 from sim.scoring.score import LEVELS
 
 
@@ -41,8 +41,12 @@ def learn_discrepancy(evidence: Sequence[Evidence], path: Path, world: str, say:
         learned_at=time.strftime("%Y-%m-%d"), machine=machine(), world=world, runs=tuple(names), entries=tuple(entries)
     )
     path.write_bytes(msgspec.json.format(msgspec.json.encode(learned), indent=1) + b"\n")
-    for line in check_lines(residuals):
+    for line in check_lines("each tuning run left out in turn", leave_one_out(residuals)):
         say(line)
+    held_out = residuals_of([run for run in evidence if run.part == "held-out"])
+    if held_out:
+        for line in check_lines("held-out runs", serve(held_out, entries)):
+            say(line)
     say(f"wrote {path}: {len(entries)} entries from {len(names)} runs")
 
 
@@ -52,20 +56,26 @@ def residuals_of(evidence: Sequence[Evidence]) -> list[Residual]:
     return [residual for residual in found if residual is not None]
 
 
-def check_lines(residuals: Sequence[Residual]) -> list[str]:
-    """The leave-one-run-out check, a line for each quantity."""
+def check_lines(runs: str, served: Mapping[str, Sequence[Served]]) -> list[str]:
+    """A heading, and a line for each quantity."""
     levels = "/".join(f"{100 * level:.0f}" for level in LEVELS)
-    lines = [f"leaving each run out in turn, inside {levels} % (band of the last): learned from the others | as used"]
-    for quantity, runs in leave_one_out(residuals).items():
-        texts = []
-        for hits in ([run.learned for run in runs], [run.used for run in runs]):
-            pairs = [(own, run.quantities) for own, run in zip(hits, runs, strict=True)]
-            shares = [share_of([(own[index], count) for own, count in pairs]) for index in range(len(LEVELS))]
-            low, high = shares[-1].low, shares[-1].high
-            band = f" ({100 * low:.0f}–{100 * high:.0f})" if low is not None and high is not None else ""
-            texts.append("/".join(f"{100 * (share.value or 0.0):.0f}" for share in shares) + band)
-        lines.append(f"  {quantity:22} {texts[0]:22} | {texts[1]}  of {sum(run.quantities for run in runs)}")
+    lines = [f"{runs}, inside {levels} % (band of the last) and mean interval score: learned | as used"]
+    for quantity, found in served.items():
+        sizes = [run.quantities for run in found]
+        learned, used = _fared([run.learned for run in found], sizes), _fared([run.used for run in found], sizes)
+        lines.append(f"  {quantity:22} {learned:30} | {used}  of {sum(sizes)}")
     return lines
+
+
+def _fared(runs: Sequence[Intervals], sizes: Sequence[int]) -> str:
+    shares = [
+        share_of([(run.inside[index], size) for run, size in zip(runs, sizes, strict=True)])
+        for index in range(len(LEVELS))
+    ]
+    low, high = shares[-1].low, shares[-1].high
+    band = f" ({100 * low:.0f}–{100 * high:.0f})" if low is not None and high is not None else ""
+    score = sum(run.score for run in runs) / sum(sizes)
+    return "/".join(f"{100 * (share.value or 0.0):.0f}" for share in shares) + f"{band} {score:.3g}"
 
 
 def _name(run: Evidence) -> str:

@@ -25,7 +25,7 @@ from statistics import NormalDist
 import numpy as np
 
 from sim.forecast.discrepancy import SPREAD, Entry
-from sim.scoring.rules import interval_score
+from sim.replication.quantities import Floats
 from sim.scoring.score import LEVELS, Detail
 
 FEWEST_RUNS = 6
@@ -54,11 +54,21 @@ class Residual:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
-    """One run's quantities inside the intervals of `LEVELS`, with what the other runs teach and with what was used."""
+class Intervals:
+    """How the quantities of one run fared with one discrepancy."""
 
-    learned: tuple[float, ...]
-    used: tuple[float, ...]
+    inside: tuple[float, ...]
+    """How many, at each of `LEVELS`."""
+    score: float
+    """Sum of their interval scores at `LEVEL`; lower is better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One run, with what other runs teach and with what was used."""
+
+    learned: Intervals
+    used: Intervals
     quantities: int
 
 
@@ -89,26 +99,52 @@ def learn(residuals: Sequence[Residual], missing: int = 0) -> list[Entry]:
     return entries
 
 
-def leave_one_out(residuals: Sequence[Residual]) -> dict[str, list[LeftOut]]:
-    """How well it would have served each run, learned from the others; by quantity.
+def leave_one_out(residuals: Sequence[Residual]) -> dict[str, list[Served]]:
+    """How well it would have served each run, learned from the others; by quantity."""
+    found: dict[str, list[Served]] = {}
+    for run, own in _by_run(residuals).items():
+        entries = learn([residual for residual in residuals if residual.run != run], missing=1)
+        for quantity, runs in serve(own, entries).items():
+            found.setdefault(quantity, []).extend(runs)
+    return found
+
+
+def serve(residuals: Sequence[Residual], entries: Iterable[Entry]) -> dict[str, list[Served]]:
+    """How well `entries` would have served runs that did not teach them; by quantity.
 
     Intervals are taken to be normal on the transformed scale.
     """
-    by_run: dict[str, list[Residual]] = {}
-    for residual in residuals:
-        by_run.setdefault(residual.run, []).append(residual)
-    found: dict[str, list[LeftOut]] = {}
-    for run, own in by_run.items():
-        entries = learn([residual for residual in residuals if residual.run != run], missing=1)
-        known = {(entry.family, entry.quantity, entry.window): entry.sigma for entry in entries}
+    known = {(entry.family, entry.quantity, entry.window): entry.sigma for entry in entries}
+    found: dict[str, list[Served]] = {}
+    for own in _by_run(residuals).values():
         by_quantity: dict[str, list[Residual]] = {}
         for residual in own:
             by_quantity.setdefault(residual.quantity, []).append(residual)
         for quantity, some in by_quantity.items():
-            after = tuple(float(sum(_inside(r, _sigma_for(r, known), level) for r in some)) for level in LEVELS)
-            before = tuple(float(sum(_inside(r, r.used, level) for r in some)) for level in LEVELS)
-            found.setdefault(quantity, []).append(LeftOut(after, before, len(some)))
+            learned = _intervals(some, [_sigma_for(residual, known) for residual in some])
+            used = _intervals(some, [residual.used for residual in some])
+            found.setdefault(quantity, []).append(Served(learned, used, len(some)))
     return found
+
+
+def _by_run(residuals: Iterable[Residual]) -> dict[str, list[Residual]]:
+    found: dict[str, list[Residual]] = {}
+    for residual in residuals:
+        found.setdefault(residual.run, []).append(residual)
+    return found
+
+
+def _intervals(residuals: Sequence[Residual], sigmas: Sequence[float]) -> Intervals:
+    errors = np.array([abs(residual.error) for residual in residuals])
+    spreads = np.sqrt(np.array([residual.own for residual in residuals]) + np.square(sigmas))
+    inside = tuple(float(np.sum(errors <= _reach(level) * spreads + 1e-12)) for level in LEVELS)
+    return Intervals(inside, float(np.sum(_scores(errors, spreads))))
+
+
+def _scores(errors: Floats, spreads: Floats) -> Floats:
+    """Interval scores at `LEVEL` of normal forecasts with these spreads that were wrong by `errors`, without sign."""
+    half = _reach(LEVEL) * spreads
+    return 2.0 * half + 2.0 / (1.0 - LEVEL) * np.maximum(errors - half, 0.0)
 
 
 def _sigma_for(residual: Residual, known: Mapping[Group, float]) -> float:
@@ -117,10 +153,6 @@ def _sigma_for(residual: Residual, known: Mapping[Group, float]) -> float:
         if sigma is not None:
             return sigma
     return residual.used
-
-
-def _inside(residual: Residual, sigma: float, level: float) -> bool:
-    return abs(residual.error) <= _reach(level) * math.sqrt(residual.own + sigma**2) + 1e-12
 
 
 def _reach(level: float) -> float:
@@ -145,14 +177,7 @@ def _fit(residuals: Sequence[Residual]) -> float:
     sizes: dict[str, int] = {}
     for residual in residuals:
         sizes[residual.run] = sizes.get(residual.run, 0) + 1
-    weights = [1.0 / sizes[residual.run] for residual in residuals]
-    reach = _reach(LEVEL)
-
-    def cost(sigma: float) -> float:
-        total = 0.0
-        for residual, weight in zip(residuals, weights, strict=True):
-            half = reach * math.sqrt(residual.own + sigma**2)
-            total += weight * interval_score(-half, half, residual.error, LEVEL)
-        return total
-
-    return min(GRID, key=cost)
+    weights = np.array([1.0 / sizes[residual.run] for residual in residuals])
+    errors = np.array([abs(residual.error) for residual in residuals])
+    own = np.array([residual.own for residual in residuals])
+    return min(GRID, key=lambda sigma: float(weights @ _scores(errors, np.sqrt(own + sigma**2))))

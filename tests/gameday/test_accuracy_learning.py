@@ -41,7 +41,7 @@ def runs(count: int, sigma: float, part: str = "tuning") -> list[Evidence]:
     return found
 
 
-def test_the_file_names_its_runs_and_held_out_ones_take_no_part(tmp_path: Path) -> None:
+def test_the_file_names_its_runs_and_held_out_ones_teach_nothing(tmp_path: Path) -> None:
     path, said = tmp_path / "discrepancy.json", []
     learn_discrepancy([*runs(12, 0.2), *runs(12, 5.0, "held-out")], path, "local", said.append)
     learned = load(path)
@@ -54,6 +54,13 @@ def test_the_file_names_its_runs_and_held_out_ones_take_no_part(tmp_path: Path) 
     check = next(line for line in said if line.strip().startswith("p95"))
     after, before = check.split("|")
     assert int(after.split("/")[2].split()[0]) > 80 > int(before.split("/")[2].split()[0])
+
+
+def test_it_is_checked_on_held_out_runs_and_says_where_it_does_not_serve_them(tmp_path: Path) -> None:
+    said: list[str] = []
+    learn_discrepancy([*runs(12, 0.2), *runs(12, 5.0, "held-out")], tmp_path / "d.json", "local", said.append)
+    heading = next(index for index, line in enumerate(said) if line.startswith("held-out runs"))
+    assert int(said[heading + 1].split("/")[2].split()[0]) < 20
 
 
 def test_too_few_runs_are_refused_and_nothing_is_written(tmp_path: Path) -> None:

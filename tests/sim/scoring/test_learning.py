@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from sim.scoring.learning import PRIOR_RUNS, LeftOut, Residual, learn, leave_one_out, residual_of
+from sim.scoring.learning import PRIOR_RUNS, Intervals, Residual, Served, learn, leave_one_out, residual_of, serve
 from sim.scoring.score import Detail
 
 
@@ -33,8 +33,8 @@ def residuals(
     ]
 
 
-def share(runs: Sequence[LeftOut], hits: Callable[[LeftOut], tuple[float, ...]], level: int) -> float:
-    return sum(hits(run)[level] for run in runs) / sum(run.quantities for run in runs)
+def share(runs: Sequence[Served], of: Callable[[Served], Intervals], level: int) -> float:
+    return sum(of(run).inside[level] for run in runs) / sum(run.quantities for run in runs)
 
 
 @pytest.mark.parametrize("sigma", [0.02, 0.1, 0.4])
@@ -75,7 +75,20 @@ def test_a_run_never_teaches_its_own_forecast() -> None:
     usual = residuals(12, 0.05)
     odd = [Residual("odd", "pod-kill", "p95", "inject", 2.0, 0.0025, 0.06)] * 6
     last = leave_one_out(usual + odd)["p95"][-1]
-    assert last.learned == (0.0, 0.0, 0.0)
+    assert last.learned.inside == (0.0, 0.0, 0.0)
+
+
+def test_other_runs_are_served_better_by_what_was_learned_than_by_what_was_too_narrow() -> None:
+    entries = learn(residuals(120, 0.2, used=0.03))
+    found = serve(residuals(80, 0.2, used=0.03, seed=2), entries)["p95"]
+    assert len(found) == 80
+    assert share(found, lambda run: run.learned, 2) == pytest.approx(0.9, abs=0.05)
+    assert sum(run.learned.score for run in found) < 0.7 * sum(run.used.score for run in found)
+
+
+def test_what_nothing_was_learned_of_is_served_as_before() -> None:
+    found = serve(residuals(4, 0.2, family="misroute"), learn(residuals(5, 0.2)))["p95"]
+    assert all(run.learned == run.used for run in found)
 
 
 def row(**changes: object) -> Detail:
