@@ -185,7 +185,7 @@ def calibrate(
     *sources: str,
     app: Path | None = None,
     prometheus: str | None = None,
-    window: str = "5m",
+    window: str | None = None,
     at: Names = (),
     output: Annotated[Literal["table", "json"], Parameter(name=["--output", "-o"])] = "table",
     out: Path | None = None,
@@ -205,7 +205,7 @@ def calibrate(
     prometheus
         Address of a Prometheus that scrapes Linkerd's proxies: http://127.0.0.1:9090.
     window
-        With --prometheus: how far back.
+        With --prometheus: how far back; 5m where nothing is said.
     at
         When it was: the end of --window, or of each of two snapshots without timestamps. Unix seconds or ISO 8601.
     output

@@ -27,6 +27,7 @@ from sim.calibration.calibrate import calibrate
 from sim.observation import Observation
 
 SNAPSHOTS = (".txt", ".prom", ".metrics", ".om")
+DEFAULT_WINDOW = "5m"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class CalibrateOptions:
     sources: tuple[str, ...] = ()
     app: Path | None = None
     prometheus: str | None = None
-    window: str = "5m"
+    window: str | None = None
     at: tuple[str, ...] = ()
     output: str = "table"
     out: Path | None = None
@@ -65,8 +66,13 @@ def run_calibrate(options: CalibrateOptions) -> int:
 
 def calibrated(options: CalibrateOptions) -> CalibrationFile:
     """The calibration that the options ask for. Raises as `run_calibrate`."""
+    if options.window is not None and options.prometheus is None:
+        raise BadInput("--window: only with --prometheus; a run's window is its baseline, that of files is in them")
     files = [source for source in options.sources if Path(source).suffix in (*SNAPSHOTS, ".json", ".csv")]
     if len(options.sources) == 1 and not files and options.prometheus is None:
+        if options.app is not None or options.at:
+            given = "--at" if options.app is None else "--app"
+            raise BadInput(f"{given}: a run knows its application and its time; leave it out")
         seen, scenario, notes = _of_run(options.sources[0])
         source = f"the baseline of {options.sources[0]}"
     else:
@@ -118,7 +124,9 @@ def _telemetry(options: CalibrateOptions, app: Application, files: list[str]) ->
             raise BadInput(f"{files[0]}: --prometheus is a source of its own; beside it only a .csv of requests")
         if len(at) > 1:
             raise BadInput("--at: one time, the end of the window")
-        return read_prometheus(options.prometheus, app, _seconds(options.window), at[0] if at else None)
+        return read_prometheus(
+            options.prometheus, app, _seconds(options.window or DEFAULT_WINDOW), at[0] if at else None
+        )
     snapshots = [Path(source) for source in files if source.endswith(SNAPSHOTS)]
     dumps = [Path(source) for source in files if source.endswith(".json")]
     if snapshots and dumps:
