@@ -262,7 +262,8 @@ def _three(values: Sequence[bool]) -> tuple[bool, bool, bool]:
 
 
 def _slack(measured: float) -> float:
-    return 1e-9 * max(1.0, abs(measured))
+    """What two numbers may differ by that are one: forecasts keep seven digits of their ensembles."""
+    return max(1e-9, 1e-6 * abs(measured))
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -140,6 +140,13 @@ def test_errors_are_taken_on_the_scale_on_which_discrepancies_add() -> None:
     assert detail(prediction([0.0, 1.0], 0.0, quantity="budget_spent"), 0.5).error is None
 
 
+def test_a_ratio_that_every_replication_has_is_a_tie_with_its_seven_digits() -> None:
+    kept = [float(f"{302 / 301:.7g}")] * 100
+    found = detail(prediction(kept, 1.0, quantity="attempts_per_request"), 302 / 301)
+    assert found.pit == (0.0, 1.0)
+    assert found.inside == (True, True, True)
+
+
 def test_what_was_not_measured_is_shown_and_not_scored() -> None:
     result = score(forecast(prediction([0.5], None)), {})
     assert result.rows[0].inside is None
