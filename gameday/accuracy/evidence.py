@@ -13,7 +13,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -21,6 +21,7 @@ from gameday import ledger
 from gameday.accuracy.suite import config_of
 from gameday.arrivals import known_arrivals
 from gameday.rundir import STORE
+from mesh.control.registry.manifests import InvalidManifest
 from reports.measure import measure_run
 from reports.observe import observation
 from reports.run import Run
@@ -31,7 +32,7 @@ from sim.forecast.discrepancy import Learned, family_of, load, read_statement
 from sim.forecast.predict import make_forecast
 from sim.replication.quantities import PERCENTILES
 from sim.results import Forecast, Prediction
-from sim.scoring.closed_form import formulas
+from sim.scoring.closed_form import Formula, formulas
 from sim.scoring.coverage import apart as standard_errors
 from sim.scoring.score import Detail, detail
 
@@ -70,6 +71,8 @@ class Evidence:
     """Cores that other programs used meanwhile (`runner.Ended`)."""
     cores: int | None = None
     """That the run had; None: its store does not say."""
+    system: str = ""
+    """Operating system and Python that it ran on."""
     moved_rows: tuple[Detail, ...] = ()
     """Those that the fault moved (`acceptance.mark_moved`)."""
 
@@ -77,7 +80,8 @@ class Evidence:
 def read_details(
     store: RunStore, forecast: Forecast, measured: Mapping[Key, float] | None = None
 ) -> tuple[Scenario, tuple[Detail, ...]]:
-    """The scenario of a judged run and its scored predictions.
+    """The scenario of a judged run and its scored predictions. Percentiles of a route count once, however many SLOs it
+    has.
 
     Raises:
         NoEvidence
@@ -90,7 +94,8 @@ def read_details(
     slos = {slo.name: slo for slo in scenario.slos}
     during: dict[tuple[str, str], Sequence[Request]] = {}
     before: dict[str, Sequence[Request]] = {}
-    closed = formulas(scenario)
+    closed = _formulas(scenario)
+    routes: set[tuple[str | None, str, str]] = set()
     sigmas = read_statement(discrepancy_of(forecast))
     rows = []
     for prediction in forecast.predictions:
@@ -100,6 +105,11 @@ def read_details(
             continue
         place = (prediction.subject, prediction.window)
         slo = slos.get(prediction.subject)
+        if slo is not None and prediction.quantity in PERCENTILES:
+            of_route = (slo.route, prediction.quantity, prediction.window)
+            if of_route in routes:
+                continue
+            routes.add(of_route)
         if slo is not None and place not in during and prediction.window in run.windows:
             during[place] = run.requests(run.windows[prediction.window], slo.route)
             if slo.name not in before and "baseline" in run.windows:
@@ -122,6 +132,14 @@ def read_details(
             )
         )
     return scenario, tuple(rows)
+
+
+def _formulas(scenario: Scenario) -> Mapping[Key, Formula]:
+    """None of a run whose mesh manifests are gone: its policies are unknown."""
+    try:
+        return formulas(scenario)
+    except InvalidManifest:
+        return {}
 
 
 def counted_apart(
@@ -188,17 +206,20 @@ def reforecast(
     terms = load() if learned == "shipped" else learned
     if terms is not None and terms.knows(config_of(run.scenario, sealed.world, sealed.seed)):
         terms = None
-    return make_forecast(
-        run.scenario,
-        observation(store, run.scenario, start, end),
-        world=sealed.world,
-        seed=sealed.seed,
-        planned_injection_at=sealed.planned_injection_at,
-        time_budget_seconds=PATIENCE_SECONDS,
-        most_replications=replications,
-        learned=terms,
-        schedule=known_arrivals(store, run.scenario, sealed.seed, (start, end), sealed.planned_injection_at),
-    )
+    try:
+        return make_forecast(
+            run.scenario,
+            observation(store, run.scenario, start, end),
+            world=sealed.world,
+            seed=sealed.seed,
+            planned_injection_at=sealed.planned_injection_at,
+            time_budget_seconds=PATIENCE_SECONDS,
+            most_replications=replications,
+            learned=terms,
+            schedule=known_arrivals(store, run.scenario, sealed.seed, (start, end), sealed.planned_injection_at),
+        )
+    except InvalidManifest as error:
+        raise NoEvidence(f"its mesh manifests cannot be read any more: {error.problems[0]}") from None
 
 
 def read_evidence(
@@ -214,7 +235,7 @@ def read_evidence(
     with RunStore(path / STORE) as store:
         forecast = reforecast(store) if anew else sealed_forecast(store)
         scenario, rows = read_details(store, forecast)
-        cores = store.meta().get("cores")
+        meta = store.meta()
     if not rows:
         raise NoEvidence("none of its predictions was measured")
     return Evidence(
@@ -232,8 +253,14 @@ def read_evidence(
         discrepancy=discrepancy_of(forecast),
         compute_seconds=forecast.compute_seconds,
         replications=forecast.replications,
-        cores=int(cores) if cores else None,
+        cores=int(meta["cores"]) if meta.get("cores") else None,
+        system=_system(meta),
     )
+
+
+def _system(meta: Mapping[str, Any]) -> str:
+    versions = meta.get("versions") or {}
+    return f"{versions['system']}, Python {versions['python']}" if {"system", "python"} <= set(versions) else ""
 
 
 def discrepancy_of(forecast: Forecast) -> str:
