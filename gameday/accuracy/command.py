@@ -185,8 +185,6 @@ def _command(options: AccuracyOptions) -> str:
     parts += [f"--only '{pattern}'" for pattern in options.only]
     if options.jobs > 1:
         parts.append(f"--jobs {options.jobs}")
-    if options.minutes is not None:
-        parts.append(f"--minutes {options.minutes:g}")
     if options.reforecast:
         parts.append("--reforecast")
     return " ".join(parts)

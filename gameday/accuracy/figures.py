@@ -24,10 +24,18 @@ def write_figures(page: Path, evidence: Sequence[Evidence]) -> list[tuple[str, s
     if not evidence:
         return []
     evidence = mark_moved(evidence)
+    tuning = [run for run in evidence if run.part == "tuning"]
+    held_out = [run for run in evidence if run.part == "held-out"]
+    pit = "PIT of the quantities that the faults moved{}; flat is calibrated, grey is chance"
     drawn = [
-        ("calibration", "Share of measured values inside the 50, 80 and 90 % intervals", _calibration(evidence)),
-        ("pit", "PIT of the quantities that the faults moved; flat is calibrated, grey is chance", _pit(evidence)),
-        ("sharpness", "Width of the 90 % intervals by quantity", _sharpness(evidence)),
+        (
+            "calibration",
+            "Share of measured values inside the 50, 80 and 90 % intervals",
+            _calibration(tuning, held_out),
+        ),
+        ("pit", pit.format(""), _pit(tuning)),
+        *([("pit-held-out", pit.format(", held out"), _pit(held_out))] if held_out else []),
+        ("sharpness", "Width of the 90 % intervals by quantity, both halves", _sharpness(evidence)),
     ]
     written = []
     for name, caption, chart in drawn:
@@ -37,9 +45,7 @@ def write_figures(page: Path, evidence: Sequence[Evidence]) -> list[tuple[str, s
     return written
 
 
-def _calibration(evidence: Sequence[Evidence]) -> str:
-    tuning = [run for run in evidence if run.part == "tuning"]
-    held_out = [run for run in evidence if run.part == "held-out"]
+def _calibration(tuning: Sequence[Evidence], held_out: Sequence[Evidence]) -> str:
     groups = [("all quantities", "all", _points(tuning, moved_only=False))]
     groups.append(("moved by the fault", "moved", _points(tuning, moved_only=True)))
     groups.append(("held out, moved", "held-out", _points(held_out, moved_only=True)))

@@ -20,6 +20,7 @@ from gameday.accuracy.evidence import (
 )
 from gameday.accuracy.figures import write_figures
 from gameday.accuracy.page import render
+from mesh.control.registry.manifests import InvalidManifest, Problem
 from reports.store import Event, Request, RunStore
 from scenarios.model import SloSpec
 from sim.results import LoadBand, Prediction
@@ -191,10 +192,18 @@ def test_a_quantity_counts_as_moved_where_most_runs_of_its_case_moved_it() -> No
 def test_events_have_a_probability_and_no_interval() -> None:
     event = row("metastable", 1.0, 0.0, ensemble=(0.0, 1.0, 1.0, 1.0))
     assert coverage([run(event)]).total == 0
-    line = found([run(event)], "metastable")
+    still = row("metastable", 0.0, 0.0, ensemble=(0.0, 0.0, 0.0, 0.0))
+    line = found([run(event), run(still)], "metastable")
     assert line.met
+    assert "2 of 2 (100%), 1 of them yes" in line.found
     assert "Brier score" in line.found
     assert found([run(row("metastable", 0.0, 0.0, ensemble=(0.0, 1.0, 1.0, 1.0)))], "metastable").met is False
+
+
+@pytest.mark.parametrize("measured", [0.0, 1.0])
+def test_verdicts_that_are_all_alike_tell_nothing_of_who_always_says_so(measured: float) -> None:
+    event = row("metastable", measured, 0.0, ensemble=(measured,) * 4)
+    assert found([run(event, event)], "metastable").met is None
 
 
 def test_a_verdict_that_hangs_on_five_per_cent_of_load_is_said_and_not_counted() -> None:
@@ -204,15 +213,43 @@ def test_a_verdict_that_hangs_on_five_per_cent_of_load_is_said_and_not_counted()
         return run(msgspec.structs.replace(event, median=0.75, load_band=band))
 
     inside, right, wrong = stuck(0.0, 0.4, 1.0), stuck(1.0, 0.5, 1.0), stuck(0.0, 0.6, 1.0)
-    line = found([inside, right], "metastable")
+    back = run(row("metastable", 0.0, 0.0, ensemble=(0.0, 0.0)))
+    line = found([inside, right, back], "metastable")
     assert line.met
-    assert line.found.startswith("1 of 1 (100%), 1 more inside the band;")
+    assert line.found.startswith("2 of 2 (100%), 1 of them yes, 1 more inside the band,")
     assert found([inside, wrong], "metastable").met is False
     alone = found([inside], "metastable")
     assert alone.met is None
     assert "1 more inside the band" in alone.found
     unknown = row("metastable", 1.0, 0.0, ensemble=(1.0, 1.0))
     assert "1 counted without a known band" in found([run(unknown)], "metastable").found
+
+
+def test_the_protocol_is_five_seeds_of_every_case_and_two_loads_of_every_fault() -> None:
+    five = [run(row(), seed=seed, load=load) for seed in range(5) for load in ("60/s", "120/s")]
+    assert found(five, "protocol").met
+    assert found(five[:-1], "protocol").met is False  # four seeds at one of the loads
+    one_load = [run(row(), seed=seed) for seed in range(5)]
+    assert found(one_load, "protocol").met is False
+    assert "at one load only: app-degrade" in found(one_load, "protocol").found
+    assert found([run(row(), seed=seed, part="held-out") for seed in range(5)], "protocol").met
+
+
+def test_what_a_fault_moved_is_counted_apart_where_most_of_it_is_easy() -> None:
+    still = row(measured=1.0, ensemble=(1.0, 1.0, 1.0))
+    line = found(
+        [run(msgspec.structs.replace(still, subject=str(n))) for n in range(39)] + [run(row(measured=0.9))], "success"
+    )
+    assert line.met
+    assert line.found == "39 of 40 (98%); of those that a fault moved 0 of 1 (0%)"
+
+
+def test_forecasts_of_one_value_do_not_hide_what_the_others_do() -> None:
+    sure, missed = row(measured=1.0, ensemble=(1.0, 1.0, 1.0)), row(measured=0.9)
+    assert coverage([run(sure, missed)]).total == 2
+    apart = coverage([run(sure, missed)], ranges_only=True)
+    assert apart.total == 1
+    assert apart.value == coverage([run(missed)]).value
 
 
 def test_held_out_runs_are_reported_apart() -> None:
@@ -285,6 +322,33 @@ def test_evidence_is_read_from_a_run_store_and_made_anew_on_demand(
     assert len(made) == anew
     assert len(read.rows) > 10
     assert all(r.requests for r in read.rows if r.quantity == "success_rate")
+
+
+def test_a_run_whose_manifests_are_gone_is_scored_without_formulas_and_not_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, **__: object) -> object:
+        raise InvalidManifest([Problem(tmp_path / "mesh.yaml", 1, "", "no such file")])
+
+    monkeypatch.setattr(evidence, "formulas", gone)
+    monkeypatch.setattr(evidence, "make_forecast", gone)
+    with RunStore(SyntheticRun().write(tmp_path / "run.sqlite")) as store:
+        _, rows = evidence.read_details(store, sealed_forecast(store))
+        assert rows
+        with pytest.raises(NoEvidence, match="manifests cannot be read"):
+            evidence.reforecast(store)
+
+
+def test_percentiles_of_a_route_count_once_however_many_slos_it_has(tmp_path: Path) -> None:
+    with RunStore(SyntheticRun().write(tmp_path / "run.sqlite")) as store:
+        sealed = sealed_forecast(store)
+        _, once = evidence.read_details(store, sealed)
+        twice = msgspec.structs.replace(sealed, predictions=sealed.predictions * 2)
+        _, rows = evidence.read_details(store, twice)
+    for quantity, times in (("p95", 1), ("success_rate", 2)):
+        count = sum(r.quantity == quantity for r in once)
+        assert count
+        assert sum(r.quantity == quantity for r in rows) == times * count
 
 
 def test_quantities_are_called_what_the_report_calls_them(tmp_path: Path) -> None:
