@@ -24,6 +24,7 @@ import numpy as np
 
 from mesh.api.messages import HttpRouteSpec, OutboundPolicy, QueueSpec, TimeoutSpec
 from sim.explain.explanation import Cause
+from sim.explain.student import t90
 from sim.explain.trial import Day, Job, Stage, TimeOver, Tweak, play_day
 from sim.model.setup import Rules, Setup
 from sim.observation import PodState
@@ -36,7 +37,6 @@ MATTERS = 0.03
 """Share from which a mechanism takes part in the Shapley value."""
 MOST_PLAYERS = 4
 SHAPLEY_DAYS = 8
-Z90 = 1.645
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def attribute(stage: Stage, task: Task) -> list[Cause]:
         except TimeOver:
             continue
     causes = [
-        _cause(mechanism, slo, stage.unchanged[: len(days[mechanism.name])], days[mechanism.name])
+        cause_of(mechanism, slo, stage.unchanged[: len(days[mechanism.name])], days[mechanism.name])
         for mechanism in known
         if days[mechanism.name]
     ]
@@ -186,21 +186,23 @@ def attribute(stage: Stage, task: Task) -> list[Cause]:
     return sorted(causes, key=lambda cause: (cause.kind != "fault", -cause.share))
 
 
-def _cause(mechanism: Mechanism, slo: str, with_it: Sequence[Day], without: Sequence[Day]) -> Cause:
-    """Ratio of means: a day that burned little says little. Its interval by the delta method."""
+def cause_of(mechanism: Mechanism, slo: str, with_it: Sequence[Day], without: Sequence[Day]) -> Cause:
+    """Ratio of means: a day that burned little says little. Its interval by the delta method and Student's t."""
     x = np.asarray([day.spent[slo] for day in with_it])
     y = np.asarray([day.spent[slo] for day in without])
     mean = float(x.mean())
     share = 1.0 - float(y.mean()) / mean if mean > 0.0 else 0.0
     residual = (x - y) - share * x
-    error = float(residual.std(ddof=1)) / math.sqrt(len(x)) / mean if len(x) > 1 and mean > 0.0 else 0.0
+    half = 0.0
+    if len(x) > 1 and mean > 0.0:
+        half = t90(len(x) - 1) * float(residual.std(ddof=1)) / math.sqrt(len(x)) / mean
     return Cause(
         mechanism=mechanism.name,
         kind=mechanism.kind,
         slo=slo,
         share=share,
-        low=share - Z90 * error,
-        high=share + Z90 * error,
+        low=share - half,
+        high=share + half,
         replications=len(x),
     )
 

@@ -28,6 +28,7 @@ from sim.explain import causes as why
 from sim.explain.explanation import UNCHANGED, Explanation, Price, Remedy, Setting
 from sim.explain.price import PRICE_DAYS, PRICE_ROUND, healthy, price
 from sim.explain.search import Search
+from sim.explain.student import t90
 from sim.explain.trial import Candidate, Day, Stage, TimeOver, now, outcome_of
 from sim.forecast.discrepancy import Discrepancy, Learned, choose, load, with_discrepancy
 from sim.forecast.predict import make_task, quantile_of
@@ -44,15 +45,14 @@ from sim.results import CounterfactualSlo
 __all__ = ["UNCHANGED", "explain"]
 
 HOLDS_IN = 0.9
-"""Share of replications in which an SLO must be held."""
+"""Share of replications in which every SLO must be held."""
 FIRST_DAYS, FEWEST_DAYS, MOST_DAYS, ROUND = 10, 2, 60, 5
 FIRST_SHARE = 0.5
 """Of the time, for the first unchanged days, where ten would take more."""
-T90 = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86)
-"""Student's t of a 90 % interval, by degrees of freedom from 1: what two to nine days tell."""
 LONGER = "`gameday explain RUN --seconds 60` takes more"
 SEARCH_SHARE, INTERVALS_SHARE, PRICES_SHARE = 0.4, 0.58, 0.75
 """Of the time after the first days of an unchanged run: when each must be over; causes have the rest."""
+SPENT = ("budget_spent", "all")
 REPORTED = 4
 """Changes that are reported beside `nothing changed`."""
 
@@ -229,8 +229,9 @@ class _Asked:
     # ---- telling
 
     def _remedy(self, candidate: Candidate | None, days: Sequence[Day], cost: Price | None) -> Remedy:
-        slos = _effect(self._base.setup, [self._spread(day) for day in days])
-        holds = bool(slos) and all(slo.probability_held >= HOLDS_IN for slo in slos)
+        spread = [self._spread(day) for day in days]
+        slos = _effect(self._base.setup, spread)
+        holds = bool(slos) and all_held(spread) >= HOLDS_IN
         if candidate is None:
             return Remedy(change=UNCHANGED, settings=(), size=0.0, slos=slos, holds=holds, replications=len(days))
         overrides: tuple[str, ...] = ()
@@ -277,10 +278,23 @@ def _effect(setup: Setup, ensembles: Sequence[Mapping[Key, float]]) -> tuple[Cou
                 budget_spent_low=low,
                 budget_spent_median=median,
                 budget_spent_high=high,
-                probability_held=float(np.mean([value <= 1.0 + 1e-9 for value in spent])),
+                probability_held=float(np.mean([_is_held(value) for value in spent])),
             )
         )
     return tuple(found)
+
+
+def all_held(ensembles: Sequence[Mapping[Key, float]]) -> float:
+    """Share of days on which every SLO is held: those that fail on different days fail together more often."""
+    held = [
+        all(_is_held(value) for (quantity, _, window), value in values.items() if (quantity, window) == SPENT)
+        for values in ensembles
+    ]
+    return sum(held) / len(held) if held else 0.0
+
+
+def _is_held(spent: float) -> bool:
+    return spent <= 1.0 + 1e-9
 
 
 def _interval(spent: list[float]) -> tuple[float, float, float]:
@@ -289,7 +303,7 @@ def _interval(spent: list[float]) -> tuple[float, float, float]:
     median = quantile_of(spent, 0.5)
     if len(spent) >= FIRST_DAYS:
         return quantile_of(spent, 0.05), median, quantile_of(spent, 0.95)
-    half = T90[len(spent) - 2] * float(np.std(spent, ddof=1)) * (1.0 + 1.0 / len(spent)) ** 0.5
+    half = t90(len(spent) - 1) * float(np.std(spent, ddof=1)) * (1.0 + 1.0 / len(spent)) ** 0.5
     return max(0.0, min(spent[0], median - half)), median, max(spent[-1], median + half)
 
 
