@@ -4,7 +4,8 @@
 
 Lines are appended under a lock of the file and with a single write, so two runs that end together do not mix, and a
 `kill -9` leaves at most one torn line at the end. The next writer begins on a new line; readers skip what is no record
-and say how many lines that were. A run that was judged twice counts as it was judged last.
+and say how many lines that were. A run that was judged twice counts as it was judged last. Which run it was says its
+sealed forecast: folders of different suites and machines have the same names.
 
 Rejected: a SQLite file (a run's report is read by people with grep and jq, and ledgers are joined with cat).
 """
@@ -30,6 +31,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
 
     schema: str = SCHEMA
     run: str
+    """Name of its folder."""
+    seal: str = ""
+    """The first digits of its sealed forecast's SHA-256, which no other run has; empty in older lines."""
     at: float
     """Unix seconds of the judgement."""
     machine: str
@@ -99,7 +103,7 @@ def read(path: Path | None = None) -> Ledger:
         body = path.read_bytes()
     except FileNotFoundError:
         return Ledger((), ())
-    found: dict[str, Record] = {}
+    found: dict[tuple[object, ...], Record] = {}
     bad: list[int] = []
     decoder = msgspec.json.Decoder(Record)
     for number, line in enumerate(body.split(b"\n"), 1):
@@ -110,10 +114,17 @@ def read(path: Path | None = None) -> Ledger:
         except (msgspec.DecodeError, UnicodeDecodeError):
             bad.append(number)
             continue
-        found.pop(record.run, None)
-        found[record.run] = record
+        key = _key(record)
+        found.pop(key, None)
+        found[key] = record
     notes: tuple[str, ...] = ()
     if bad:
         shown = ", ".join(str(number) for number in bad[:5]) + (", …" if len(bad) > 5 else "")
         notes = (f"{path}: {len(bad)} lines are no record and were skipped (line {shown})",)
     return Ledger(tuple(sorted(found.values(), key=lambda record: record.at)), notes)
+
+
+def _key(record: Record) -> tuple[object, ...]:
+    if record.seal:
+        return (record.seal,)
+    return record.machine, record.run, record.config, record.seed

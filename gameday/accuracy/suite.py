@@ -11,6 +11,7 @@ Whether a case is held out is written in the file and not computed: what nobody 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -28,6 +29,7 @@ from scenarios.load import InvalidScenario, load_scenario
 from scenarios.model import Scenario
 from sim.forecast.discrepancy import family_of
 
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 Part = Literal["tuning", "held-out"]
 SHIPPED = {"local": Path(catalogue.__file__).parent / "accuracy.yaml"}
 
@@ -128,12 +130,19 @@ def read_suite(name_or_path: str, seeds: int, only: Sequence[str], world: str = 
     duplicate = next(
         (c.name for i, c in enumerate(file.spec.cases) if c.name in {d.name for d in file.spec.cases[:i]}), ""
     )
+    odd = next((case.name for case in file.spec.cases if not NAME.fullmatch(case.name)), None)
+    if odd is not None:
+        raise BadInput(f"{path}: case {odd!r}: a name is of letters, digits, '.', '_' and '-'; runs are kept by it")
     if duplicate:
         raise BadInput(f"{path}: two cases are named {duplicate!r}; runs are kept by name")
     chosen: list[tuple[Case, tuple[str, ...]]] = []
     impossible: list[str] = []
     for case in file.spec.cases:
         loads = case.loads or (file.spec.held_out_loads if case.part == "held-out" else file.spec.loads)
+        if not loads:
+            raise BadInput(
+                f"{path}: case {case.name}: it has no load; give it loads, or the suite loads and heldOutLoads"
+            )
         first = _scenario(path, case, loads[0])
         if only and not any(
             fnmatch(text, pattern) for pattern in only for text in (case.name, case.family or family_of(first.faults))

@@ -14,7 +14,7 @@ from gameday.errors import BadInput, Exit
 from gameday.ledger import Record
 from sim.scoring.coverage import share_of
 from sim.scoring.drift import FEWEST_RUNS, Drift, drift
-from sim.scoring.score import LEVELS, is_event
+from sim.scoring.score import LEVELS, Detail, is_event
 
 
 def print_track_record() -> int:
@@ -63,13 +63,13 @@ def _row(name: str, records: Sequence[Record]) -> list[str]:
         share_of(
             [
                 (sum(covered(row, level) for row in some), len(some))
-                for some in ([row for row in record.rows if not is_event(row.quantity)] for record in records)
+                for some in (_intervals(record) for record in records)
             ]
         )
         for level in range(len(LEVELS))
     ]
     last = shares[-1]
-    moved = [row for row in rows if is_moved(row)]
+    moved = _moved(records)
     gained = skill(moved)
     return [
         name,
@@ -82,19 +82,36 @@ def _row(name: str, records: Sequence[Record]) -> list[str]:
     ]
 
 
+def _moved(records: Sequence[Record]) -> list[Detail]:
+    """What faults move: in most runs of one scenario, variant and load. Run by run it would be the outliers too."""
+    places: dict[tuple[object, ...], list[Detail]] = {}
+    for record in records:
+        for row in record.rows:
+            place = (record.scenario, record.variant, record.rate, row.quantity, row.subject, row.window)
+            places.setdefault(place, []).append(row)
+    most = [rows for rows in places.values() if 2 * sum(is_moved(row) for row in rows) > len(rows)]
+    return [row for rows in most for row in rows]
+
+
 def drift_lines(records: Sequence[Record]) -> list[str]:
     """What to say about drift. Machines differ, so only the runs of the one that ran last are compared."""
-    same = [record for record in records if record.machine == records[-1].machine and record.rows]
+    same = [record for record in records if record.machine == records[-1].machine and _intervals(record)]
     if len(same) < FEWEST_RUNS:
         return [f"drift: too few runs to tell ({len(same)} on this machine; {FEWEST_RUNS} are needed)"]
-    coverage = drift([sum(covered(row, -1) for row in record.rows) / len(record.rows) for record in same])
-    bias = drift([sum(sum(row.pit) / 2.0 for row in record.rows) / len(record.rows) for record in same])
+    runs = [_intervals(record) for record in same]
+    coverage = drift([sum(covered(row, -1) for row in rows) / len(rows) for rows in runs])
+    bias = drift([sum(sum(row.pit) / 2.0 for row in rows) / len(rows) for rows in runs])
     assert coverage is not None
     assert bias is not None
     return [
         _line("share inside 90 %", coverage, same, lambda value: f"{value:.0%}"),
         _line("mean PIT (0.5: unbiased)", bias, same, lambda value: f"{value:.2f}"),
     ]
+
+
+def _intervals(record: Record) -> list[Detail]:
+    """What is forecast by an interval: all but events."""
+    return [row for row in record.rows if not is_event(row.quantity)]
 
 
 def _line(name: str, found: Drift, records: Sequence[Record], show: Callable[[float], str]) -> str:

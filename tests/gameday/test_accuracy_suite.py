@@ -81,6 +81,9 @@ def test_a_runs_folder_follows_what_is_run_and_not_what_is_written_about_it(suit
         ("kind: AccuracySuite", "kind: Suite", "Invalid enum value 'Suite'"),
         ("[20/s, 40/s]", "[20/s, forty]", "load.rate"),
         ("spec:", "spec: [", "suite.yaml"),
+        ("name: quiet", "name: quiet/one", "case 'quiet/one': a name is of letters"),
+        ("name: quiet", "name: ..", "case '..': a name is of letters"),
+        ("[20/s, 40/s]", "[]", "it has no load"),
     ],
 )
 def test_a_mistake_in_a_suite_is_one_line(suite_file: Path, old: str, new: str, message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gameday import ledger
@@ -69,6 +70,15 @@ def test_a_run_that_is_judged_again_counts_as_it_was_judged_last(tmp_path: Path)
     ledger.append(record("again", at=3.0, rows=2), path)
     found = ledger.read(path).records
     assert [(r.run, len(r.rows)) for r in found] == [("other", 1), ("again", 2)]
+
+
+def test_runs_whose_folders_have_the_same_name_both_count(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    one, two = (msgspec.structs.replace(record("seed-1"), seal=seal) for seal in ("a1", "b2"))
+    older = [record("seed-1"), msgspec.structs.replace(record("seed-1"), config="c")]  # without a seal
+    for some in (one, two, *older, one):
+        ledger.append(some, path)
+    assert len(ledger.read(path).records) == 4
 
 
 def test_no_ledger_yet_is_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

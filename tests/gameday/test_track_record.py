@@ -56,6 +56,21 @@ def test_each_kind_of_fault_has_its_line_and_few_runs_are_called_few(
     assert "too few runs to tell (3 on this machine" in out
 
 
+def test_what_one_run_of_ten_moved_is_chance_and_no_skill(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    still = msgspec.structs.replace(ROW, measured=0.1)
+    for index in range(10):
+        ledger.append(
+            Record(
+                run=f"run-{index}", at=float(index), machine="m", scenario="s", family="pod-kill", world="local",
+                seed=index, rate=60.0, app="retail", replications=40, rows=(ROW if index == 3 else still,),
+            ),
+            path,
+        )  # fmt: skip
+    run_accuracy(AccuracyOptions())
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("pod-kill"))
+    assert line.split()[-2:] == ["0", "–"]
+
+
 def test_a_fall_of_coverage_is_called_drift_with_the_run_where_it_began(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
