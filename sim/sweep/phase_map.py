@@ -177,7 +177,7 @@ def make_phase_map(
         complete=complete,
         notes=()
         if complete
-        else ("The time was over before every point had its plays; more seconds settle the rest.",),
+        else ("Some points have fewer plays than wanted: the time was over, or the boundary went on moving.",),
     )
 
 
@@ -209,13 +209,23 @@ class _Survey:
         while found := [w for w in self._open() if w not in self.cells and self._is_between(w)]:
             if not self._play_all("the boundary", found):
                 return False
+        if not self._settle_boundary():
+            return False
+        if not self._play_all("all other points", (w for w in self._open() if w not in self.cells)):
+            return False
+        # Between the points of the lattice there may be an island, with a boundary of its own.
+        return self._settle_boundary() and not self._frontier()
+
+    def _settle_boundary(self) -> bool:
+        """Plays what lies at the boundary as often as wanted, and what turns out to lie there; False: no time left."""
         for _ in range(BOUNDARY_ROUNDS):
-            frontier = [w for w in self.cells if self.is_near_boundary(w) and self._count(w) < self._times]
-            if not frontier:
-                break
-            if not self._play_all("P(stuck) at the boundary", frontier, self._times):
+            frontier = self._frontier()
+            if frontier and not self._play_all("P(stuck) at the boundary", frontier, self._times):
                 return False
-        return self._play_all("all other points", (w for w in self._open() if w not in self.cells))
+        return True
+
+    def _frontier(self) -> list[Where]:
+        return [w for w in self.cells if self.is_near_boundary(w) and self._count(w) < self._times]
 
     @property
     def _times(self) -> int:

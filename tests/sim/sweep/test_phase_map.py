@@ -9,6 +9,7 @@ retry, so in the stuck state it is empty, and the region is that of no retries; 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -33,7 +34,7 @@ from sim.sweep.phase_map import Ground, PhaseMap, make_phase_map, wilson
 from sim.sweep.places import Clock, Sweep
 from sim.sweep.policy_axis import InvalidPolicy, with_words
 from sim.sweep.saturation import boundary, full_load, visits
-from sim.sweep.trigger import Fate, NoSuchAxis, Play, play, size_of, with_size
+from sim.sweep.trigger import Fate, Health, NoSuchAxis, Play, play, size_of, with_size
 
 WORKERS, MEAN, TIMEOUT = 4, 0.1, 1.0
 CAPACITY = WORKERS / MEAN
@@ -237,6 +238,36 @@ def test_a_map_without_time_says_so() -> None:
     assert not made.complete
     assert all(p.plays == 0 and p.state == "unknown" for p in made.panels[0].points)
     assert made.notes
+
+
+def scripted_map(side: int, is_stuck: Callable[[Play], bool]) -> PhaseMap:
+    """As many loads as sizes, whose plays end as the script says."""
+
+    class Scripted(Sweep):
+        def play(self, play: object, jobs: Sequence[Play], clock: Clock) -> list[Fate]:  # type: ignore[override]
+            self.played += len(jobs)
+            health = Health({}, 0, overloaded=False)
+            return [Fate(is_stuck(job), None, 1.0, 0, 1.0, 1, health if job.size == 0.0 else None) for job in jobs]
+
+    numbers = tuple(float(n) for n in range(1, side + 1))
+    ground = Ground(object.__new__(Fixed), 1, "duration", numbers, numbers)
+    return make_phase_map("test", None, [("as is", station())], (4.0, 4.0), ground, Scripted(1), Clock(None))
+
+
+def test_an_island_between_the_points_of_the_lattice_has_a_boundary_of_its_own() -> None:
+    made = scripted_map(7, lambda job: (job.load, job.size) == (2.0, 2.0))
+    edge = [point for point in made.panels[0].points if point.near_boundary]
+    assert len(edge) == 9
+    assert all(point.plays == 8 for point in edge)
+    assert made.complete
+
+
+def test_a_boundary_that_goes_on_moving_is_said() -> None:
+    """Plays differ wherever they are repeated, so that each round finds more of a boundary."""
+    made = scripted_map(12, lambda job: job.replication % 2 == 1 or (job.load, job.size) == (1.0, 1.0))
+    assert any(point.near_boundary and point.plays < 8 for point in made.panels[0].points)
+    assert not made.complete
+    assert "the boundary went on moving" in made.notes[0]
 
 
 def test_wilson_is_the_textbooks() -> None:
