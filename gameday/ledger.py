@@ -4,8 +4,8 @@
 
 Lines are appended under a lock of the file and with a single write, so two runs that end together do not mix, and a
 `kill -9` leaves at most one torn line at the end. The next writer begins on a new line; readers skip what is no record
-and say how many lines that were. A run that was judged twice counts as it was judged last. Which run it was says its
-sealed forecast: folders of different suites and machines have the same names.
+and say how many lines that were. A run that was judged twice, or whose line came here twice by joining ledgers, counts
+once, as it was judged last. The seal of its forecast tells it from others: folders are called `seed-1` more than once.
 
 Rejected: a SQLite file (a run's report is read by people with grep and jq, and ledgers are joined with cat).
 """
@@ -31,9 +31,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
 
     schema: str = SCHEMA
     run: str
-    """Name of its folder."""
+    """Its folder's name, which other runs may have too."""
     seal: str = ""
-    """The first digits of its sealed forecast's SHA-256, which no other run has; empty in older lines."""
+    """SHA-256 of its sealed forecast, which no other run has. Empty in ledgers of older versions."""
     at: float
     """Unix seconds of the judgement."""
     machine: str
@@ -114,9 +114,7 @@ def read(path: Path | None = None) -> Ledger:
         except (msgspec.DecodeError, UnicodeDecodeError):
             bad.append(number)
             continue
-        key = _key(record)
-        found.pop(key, None)
-        found[key] = record
+        found[_identity(record)] = record
     notes: tuple[str, ...] = ()
     if bad:
         shown = ", ".join(str(number) for number in bad[:5]) + (", …" if len(bad) > 5 else "")
@@ -124,7 +122,6 @@ def read(path: Path | None = None) -> Ledger:
     return Ledger(tuple(sorted(found.values(), key=lambda record: record.at)), notes)
 
 
-def _key(record: Record) -> tuple[object, ...]:
-    if record.seal:
-        return (record.seal,)
-    return record.machine, record.run, record.config, record.seed
+def _identity(record: Record) -> tuple[object, ...]:
+    """What two lines of one run have in common, and those of two runs have not."""
+    return (record.seal,) if record.seal else (record.machine, record.run, record.config, record.seed)

@@ -40,7 +40,6 @@ Key = tuple[str, str, str]
 REPLICATIONS = 80
 """Of a forecast made anew: a number and not a time, so that a busy machine gives the same forecast, only later."""
 PATIENCE_SECONDS = 120.0
-SEAL_DIGITS = 16
 
 
 class NoEvidence(Exception):
@@ -276,10 +275,10 @@ def record_of(store: RunStore, forecast: Forecast, measured: Mapping[Key, float]
     """
     scenario, rows = read_details(store, forecast, measured)
     meta = store.meta()
-    document = store.document("forecast")
+    sealed = store.document("forecast")
     return ledger.Record(
         run=str(meta.get("run_id", store.path.parent.name)),
-        seal=hashlib.sha256(document[1]).hexdigest()[:SEAL_DIGITS] if document is not None else "",
+        seal=hashlib.sha256(sealed[1]).hexdigest() if sealed is not None else "",
         at=at,
         machine=machine(),
         scenario=scenario.name,

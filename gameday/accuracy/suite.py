@@ -26,12 +26,14 @@ from gameday.errors import BadInput
 from reports.run import scenario_to
 from scenarios import catalogue
 from scenarios.load import InvalidScenario, load_scenario
+from scenarios.load.problems import quote
 from scenarios.model import Scenario
 from sim.forecast.discrepancy import family_of
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 Part = Literal["tuning", "held-out"]
 SHIPPED = {"local": Path(catalogue.__file__).parent / "accuracy.yaml"}
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+"""A case's: folders and files are called by it."""
 
 
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -117,32 +119,11 @@ def read_suite(name_or_path: str, seeds: int, only: Sequence[str], world: str = 
         BadInput: no such suite, a mistake in it, or nothing that the patterns match.
     """
     path = SHIPPED.get(name_or_path, Path(name_or_path))
-    try:
-        file = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), _File)
-    except OSError as error:
-        raise BadInput(
-            f"--suite {name_or_path}: {error.strerror}; name {' or '.join(SHIPPED)}, or the path of a suite file"
-        ) from None
-    except UnicodeDecodeError:
-        raise BadInput(f"--suite {path}: is not UTF-8 text; name {' or '.join(SHIPPED)}, or a suite file") from None
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
-        raise BadInput(f"{path}: {' '.join(str(error).split())}") from None
-    duplicate = next(
-        (c.name for i, c in enumerate(file.spec.cases) if c.name in {d.name for d in file.spec.cases[:i]}), ""
-    )
-    odd = next((case.name for case in file.spec.cases if not NAME.fullmatch(case.name)), None)
-    if odd is not None:
-        raise BadInput(f"{path}: case {odd!r}: a name is of letters, digits, '.', '_' and '-'; runs are kept by it")
-    if duplicate:
-        raise BadInput(f"{path}: two cases are named {duplicate!r}; runs are kept by name")
+    file = _file(name_or_path, path)
     chosen: list[tuple[Case, tuple[str, ...]]] = []
     impossible: list[str] = []
     for case in file.spec.cases:
-        loads = case.loads or (file.spec.held_out_loads if case.part == "held-out" else file.spec.loads)
-        if not loads:
-            raise BadInput(
-                f"{path}: case {case.name}: it has no load; give it loads, or the suite loads and heldOutLoads"
-            )
+        loads = _loads(path, case, file.spec)
         first = _scenario(path, case, loads[0])
         if only and not any(
             fnmatch(text, pattern) for pattern in only for text in (case.name, case.family or family_of(first.faults))
@@ -159,8 +140,62 @@ def read_suite(name_or_path: str, seeds: int, only: Sequence[str], world: str = 
     return Suite(file.metadata.name, tuple(_in_order(path, chosen, seeds, world)), tuple(impossible))
 
 
+def _file(name_or_path: str, path: Path) -> _File:
+    """The suite's file, its cases' names checked."""
+    try:
+        body = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(
+            f"--suite {name_or_path}: {error.strerror}; name {' or '.join(SHIPPED)}, or the path of a suite file"
+        ) from None
+    except UnicodeDecodeError:
+        raise BadInput(f"--suite {path}: is not UTF-8 text; name {' or '.join(SHIPPED)}, or a suite file") from None
+    except RecursionError:
+        raise BadInput(f"{path}: is nested too deep") from None
+    except AttributeError:  # how PyYAML fails at it
+        raise BadInput(f"{path}: a value with the tag !!timestamp is no time") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that there is not
+        raise BadInput(f"{path}: {' '.join(str(error).split())}") from None
+    try:
+        file = msgspec.convert(body, _File)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"{path}: {' '.join(str(error).split())}") from None
+    if not file.spec.cases:
+        raise BadInput(f"{path}: spec.cases: names no case")
+    names: set[str] = set()
+    for case in file.spec.cases:
+        if NAME.fullmatch(case.name) is None:
+            raise BadInput(
+                f"{path}: no case can be named {quote(case.name)}; folders are called by it: write up to 100 letters,"
+                " digits, `_`, `-` and, but for the first, `.`"
+            )
+        if case.name in names:
+            raise BadInput(f"{path}: two cases are named {case.name!r}; runs are kept by name")
+        names.add(case.name)
+    return file
+
+
+def _loads(path: Path, case: Case, spec: _Spec) -> tuple[str, ...]:
+    """The case's, or else the suite's for its part."""
+    field, of_suite = ("heldOutLoads", spec.held_out_loads) if case.part == "held-out" else ("loads", spec.loads)
+    loads = case.loads or of_suite
+    if not loads:
+        raise BadInput(f"{path}: case {case.name}: no load; give it `loads`, or the suite `{field}`")
+    return loads
+
+
 def _in_order(path: Path, chosen: list[tuple[Case, tuple[str, ...]]], seeds: int, world: str) -> list[PlannedRun]:
     read: dict[tuple[str, str], Scenario] = {}
+    for case, loads in chosen:
+        rates: dict[float, str] = {}
+        for load in loads:
+            scenario = read[case.name, load] = _scenario(path, case, load)
+            if scenario.load.rate in rates:
+                raise BadInput(
+                    f"{path}: case {case.name}: {rates[scenario.load.rate]} and {load} come to the same load,"
+                    f" {scenario.load.rate:g} a second; name it once"
+                )
+            rates[scenario.load.rate] = load
     runs: list[PlannedRun] = []
     rounds = max((len(loads) for _, loads in chosen), default=0)
     for seed in range(1, seeds + 1):
@@ -170,10 +205,8 @@ def _in_order(path: Path, chosen: list[tuple[Case, tuple[str, ...]]], seeds: int
                     continue
                 # Alternating, so that the first round has both light and heavy load in it.
                 load = loads[(index + seed + turn) % len(loads)]
-                key = (case.name, load)
-                if key not in read:
-                    read[key] = _scenario(path, case, load)
-                runs.append(PlannedRun(case, read[key], load, seed, config_of(read[key], world, seed)))
+                scenario = read[case.name, load]
+                runs.append(PlannedRun(case, scenario, load, seed, config_of(scenario, world, seed)))
     return runs
 
 

@@ -81,9 +81,21 @@ def test_a_runs_folder_follows_what_is_run_and_not_what_is_written_about_it(suit
         ("kind: AccuracySuite", "kind: Suite", "Invalid enum value 'Suite'"),
         ("[20/s, 40/s]", "[20/s, forty]", "load.rate"),
         ("spec:", "spec: [", "suite.yaml"),
-        ("name: quiet", "name: quiet/one", "case 'quiet/one': a name is of letters"),
-        ("name: quiet", "name: ..", "case '..': a name is of letters"),
-        ("[20/s, 40/s]", "[]", "it has no load"),
+        ("[20/s, 40/s]", "[]", "case kill: no load; give it `loads`, or the suite `loads`"),
+        ("[30/s]", "[]", "case other: no load; give it `loads`, or the suite `heldOutLoads`"),
+        ("[20/s, 40/s]", "[20/s, 20/s]", "case kill: 20/s and 20/s come to the same load"),
+        ("[20/s, 40/s]", "[20/s, 1200/m]", "case kill: 20/s and 1200/m come to the same load, 20 a second"),
+        ("pod-kill}", "pod-kill, set: [load.rate=9/s]}", "case kill: 20/s and 40/s come to the same load, 9 a second"),
+        ("[20/s, 40/s]", "[0/s]", "is out of range"),
+        ("scenario: calm", "scenario: calm, set: [phases.injct=20s]", 'did you mean "inject"?'),
+        ("name: quiet", "name: a/b", 'no case can be named "a/b"'),
+        ("name: quiet", "name: ..", 'no case can be named ".."'),
+        ("name: quiet", "name: ''", 'no case can be named ""'),
+        ("name: quiet", 'name: "kill\\n"', 'no case can be named "kill\\n"'),
+        ("name: quiet", f"name: {'a' * 101}", "up to 100 letters"),
+        ("name: quiet", "name: 2026-13-13", "month must be in 1..12"),
+        ("name: quiet", "name: !!timestamp quiet", "!!timestamp is no time"),
+        ("name: quiet", f"name: {'[' * 2000}{']' * 2000}", "is nested too deep"),
     ],
 )
 def test_a_mistake_in_a_suite_is_one_line(suite_file: Path, old: str, new: str, message: str) -> None:
@@ -92,6 +104,12 @@ def test_a_mistake_in_a_suite_is_one_line(suite_file: Path, old: str, new: str, 
         read_suite(str(suite_file), 1, ())
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_suite_without_a_case_is_one_line(suite_file: Path) -> None:
+    suite_file.write_text(SUITE[: SUITE.index("cases:")] + "cases: []")
+    with pytest.raises(BadInput, match=r"suite\.yaml: spec\.cases: names no case$"):
+        read_suite(str(suite_file), 1, ())
 
 
 def test_a_suite_that_is_no_text_is_one_line(suite_file: Path) -> None:

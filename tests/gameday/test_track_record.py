@@ -9,6 +9,7 @@ import pytest
 
 from gameday import ledger
 from gameday.accuracy.command import AccuracyOptions, run_accuracy
+from gameday.accuracy.track import drift_lines
 from gameday.errors import BadInput
 from gameday.ledger import Record
 from sim.scoring.score import Detail
@@ -20,16 +21,26 @@ ROW = Detail(
 MISS = msgspec.structs.replace(ROW, inside=(False, False, False), pit=(0.99, 1.0))
 
 
+STILL = msgspec.structs.replace(ROW, measured=0.1, crps_naive=0.01)
+
+
+def judged(number: int, *rows: Detail, family: str = "pod-kill", scenario: str = "s", rate: float = 60.0) -> Record:
+    return Record(
+        run=f"run-{number}", at=1_790_000_000.0 + number, machine="m", scenario=scenario, family=family, world="local",
+        seed=number, rate=rate, app="retail", replications=40, rows=rows,
+    )  # fmt: skip
+
+
+def moved(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """The number of moved quantities of each line of the table."""
+    run_accuracy(AccuracyOptions())
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[3:]]
+    return {words[0]: words[-2] for words in lines[: lines.index([])]}
+
+
 def fill(path: Path, good: int, bad: int) -> None:
     for index in range(good + bad):
-        row = ROW if index < good else MISS
-        ledger.append(
-            Record(
-                run=f"run-{index}", at=1_790_000_000.0 + index, machine="m", scenario="s", family="pod-kill",
-                world="local", seed=index, rate=60.0, app="retail", replications=40, rows=(row, ROW),
-            ),
-            path,
-        )  # fmt: skip
+        ledger.append(judged(index, ROW if index < good else MISS, ROW), path)
 
 
 @pytest.fixture
@@ -56,21 +67,6 @@ def test_each_kind_of_fault_has_its_line_and_few_runs_are_called_few(
     assert "too few runs to tell (3 on this machine" in out
 
 
-def test_what_one_run_of_ten_moved_is_chance_and_no_skill(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    still = msgspec.structs.replace(ROW, measured=0.1)
-    for index in range(10):
-        ledger.append(
-            Record(
-                run=f"run-{index}", at=float(index), machine="m", scenario="s", family="pod-kill", world="local",
-                seed=index, rate=60.0, app="retail", replications=40, rows=(ROW if index == 3 else still,),
-            ),
-            path,
-        )  # fmt: skip
-    run_accuracy(AccuracyOptions())
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("pod-kill"))
-    assert line.split()[-2:] == ["0", "–"]
-
-
 def test_a_fall_of_coverage_is_called_drift_with_the_run_where_it_began(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,3 +88,36 @@ def test_skipped_lines_are_said(path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_options_of_a_suite_without_one_are_refused(path: Path) -> None:
     with pytest.raises(BadInput, match="need --suite"):
         run_accuracy(AccuracyOptions(seeds=3))
+
+
+def test_an_outlier_of_one_run_is_nothing_that_the_fault_moved(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, row in enumerate((STILL, STILL, ROW)):
+        ledger.append(judged(number, row), path)
+    assert moved(capsys) == {"pod-kill": "0"}
+
+
+def test_what_most_runs_of_a_scenario_at_a_load_moved_counts_in_all_of_them(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, row in enumerate((ROW, ROW, STILL)):
+        ledger.append(judged(number, row), path)
+        ledger.append(judged(number + 3, STILL, scenario="mild"), path)
+        ledger.append(judged(number + 6, STILL, rate=20.0), path)
+    assert moved(capsys) == {"pod-kill": "3"}
+
+
+def test_without_a_fault_nothing_counts_as_moved(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        ledger.append(judged(number, ROW, family="none"), path)
+        ledger.append(judged(number + 3, ROW), path)
+    assert moved(capsys) == {"all": "3", "none": "0", "pod-kill": "3"}
+
+
+def test_drift_is_of_intervals_and_leaves_events_out(path: Path) -> None:
+    """The odds of an event that nearly always comes as foretold would hide the intervals that do not."""
+    event = msgspec.structs.replace(ROW, quantity="metastable", naive=None, pit=(0.0, 1.0))
+    runs = [judged(number, ROW if number < 12 else MISS, *(event,) * 30) for number in range(18)]
+    runs.append(judged(18, event))
+    coverage, bias = drift_lines(runs)
+    assert "0% in the last 6 runs, 100% in the 12 before: DRIFT" in coverage
+    assert "0.99 in the last 6 runs, 0.51 in the 12 before: DRIFT" in bias
