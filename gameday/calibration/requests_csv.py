@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,8 @@ MOST_BAD = 0.01
 """Share of rows that may be unreadable; more, and the file is not what it seems."""
 LATEST_SECONDS = 1e11
 LONGEST = 3_600.0
+UNORDERED_SECONDS = 5.0
+"""By how much a row may be older than one before it, beyond the longest latency: logs are written when answers come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,8 @@ def read_requests(path: Path, app: Application) -> Requests:
     """The table in `path`.
 
     Raises:
-        BadInput: not readable, columns missing, no row, or more than one row in a hundred unreadable.
+        BadInput: not readable, columns missing, no row, more than one row in a hundred unreadable, or a clock that
+            went back.
     """
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
@@ -73,12 +77,27 @@ def read_requests(path: Path, app: Application) -> Requests:
     if not samples:
         why = f"none of its {elsewhere} requests is to a route of {app.name}" if elsewhere else "no request in it"
         raise BadInput(f"{path}: {why}; a route is written as in the journeys: `GET service /path`")
+    _check_clock(path, samples)
     notes: list[str] = []
     if bad:
         notes.append(f"{len(bad)} rows of {path.name} are unreadable: left out")
     if elsewhere:
         notes.append(f"{elsewhere} requests of {path.name} are to routes that {app.name} does not have: left out")
     return Requests(tuple(sorted(samples, key=lambda s: s.intended_at)), tuple(notes))
+
+
+def _check_clock(path: Path, samples: Sequence[ClientSample]) -> None:
+    """Sorted, rows from before a jump and after it would look like one busy window."""
+    longest = max(sample.latency or 0.0 for sample in samples)
+    latest = -math.inf
+    for sample in samples:
+        back = latest - sample.intended_at
+        if back > UNORDERED_SECONDS + longest:
+            raise BadInput(
+                f"{path}: after a request of {latest:.0f} comes one of {back:.0f} s earlier: the clock jumped, or logs"
+                " were joined; split the table there, or sort its rows by time"
+            )
+        latest = max(latest, sample.intended_at)
 
 
 def parse_time(text: str) -> float | None:

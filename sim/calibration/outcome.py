@@ -35,6 +35,9 @@ UNTOLD_RATE_SIGMA = 1.0
 FLAWLESS = 0.9
 """How likely it is, before the window, that a system of ours fails no request without a modelled cause."""
 FLAWLESS_FOREIGN = 0.5
+"""The same of another's, and of one of ours that hardly anybody asked."""
+FEW_REQUESTS = 30
+"""In the whole window: with fewer a forecast says what it rests on."""
 FLAWS_PRIOR_REQUESTS = 50.0
 
 
@@ -142,7 +145,7 @@ class Calibration:
             # Evidence for some share p ~ Beta(1/2, m) after n flawless requests: E[(1-p)^n].
             m, n = FLAWS_PRIOR_REQUESTS, float(self.total)
             evidence = math.exp(math.lgamma(n + m) + math.lgamma(m + 0.5) - math.lgamma(n + m + 0.5) - math.lgamma(m))
-            flawless = FLAWLESS if self.ours else FLAWLESS_FOREIGN
+            flawless = FLAWLESS if self.ours and self.total >= FEW_REQUESTS else FLAWLESS_FOREIGN
             if generator.random() < flawless / (flawless + (1.0 - flawless) * evidence):
                 return 0.0
         rest = max(0.0, self.total - unexplained)

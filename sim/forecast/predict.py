@@ -21,6 +21,7 @@ from sim.calibration import cpu
 from sim.calibration.calibrate import Calibration, calibrate, failures
 from sim.calibration.cold import cold_observation
 from sim.calibration.identifiability import summary_of
+from sim.calibration.outcome import FEW_REQUESTS
 from sim.forecast.discrepancy import Learned, choose, load, with_discrepancy
 from sim.forecast.intervals import WIDEST, arrival_of, bands_of, column_quantiles, fan_bands_of, tails
 from sim.forecast.load_band import TIME_SHARE, may_tell, play_load_bands
@@ -89,6 +90,8 @@ def make_forecast(
         own_seconds = time_budget_seconds * (1.0 - TIME_SHARE) if may_tell(setup) else time_budget_seconds
         outcomes = players.play(_jobs(task, most_replications), Clock(began, own_seconds).enough)
         load_bands = play_load_bands(players, task, outcomes, Clock(began, time_budget_seconds, fewest=0).enough)
+    if calibration.ours and calibration.total < FEW_REQUESTS:
+        limits.insert(0, _thin(calibration.total))
     limits[:0] = calibration.cpu.limits() if calibration.cpu is not None else [cpu.WITHOUT]
     stopped = [o.stopped_at for o in outcomes if o.stopped_at is not None]
     if stopped:
@@ -122,6 +125,13 @@ def make_forecast(
         fans=tuple(_fans(setup, [f for _, f in values])),
         limits=tuple(limits),
     )
+
+
+def _thin(requests: int) -> str:
+    if not requests:
+        return "No request was measured: all times and shares are declared or typical ones, and may be wrong."
+    seen = f"{requests} requests were" if requests > 1 else "one request was"
+    return f"Only {seen} measured: what that does not tell is declared or typical, and may be wrong."
 
 
 class Clock:

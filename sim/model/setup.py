@@ -178,6 +178,8 @@ def _beyond(route: HttpRouteSpec) -> list[str]:
         wants.append("conditions on headers or query (no request of the twin meets them)")
     if route.filters is not None or any(backend.filters is not None for backend in route.backends):
         wants.append("filters")
+    if route.timeouts.idle_seconds is not None:
+        wants.append("an idle timeout (nothing of the twin waits for it)")
     return wants
 
 

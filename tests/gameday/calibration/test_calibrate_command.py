@@ -162,6 +162,15 @@ def test_a_clock_that_jumps_within_a_table_widens_and_is_said(tmp_path: Path) ->
     assert row(jumped, "arrival rate").estimate == pytest.approx(row(usual, "arrival rate").estimate, rel=0.05)
 
 
+def test_a_clock_that_goes_back_within_a_table_is_refused_and_joined_logs_are_to_be_sorted(tmp_path: Path) -> None:
+    table = requests_csv(tmp_path, route="GET web /page")
+    head, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([head, *rows[len(rows) // 2 :], *rows[: len(rows) // 2]]))
+    with pytest.raises(BadInput, match="the clock jumped, or logs were joined") as raised:
+        calibrated(CalibrateOptions((str(table),), app=app_file(tmp_path)))
+    assert "\n" not in str(raised.value)
+
+
 def test_metrics_and_requests_of_different_days_are_refused(tmp_path: Path) -> None:
     dump = tmp_path / "dump.json"
     dump.write_bytes(answer(scraped().result()))

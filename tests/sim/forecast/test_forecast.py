@@ -146,6 +146,27 @@ def test_what_the_twin_cannot_represent_is_a_limit() -> None:
     assert any("solar-flare" in limit for limit in forecast.limits)
 
 
+@pytest.mark.parametrize(("requests", "limit"), [(0, "No request was measured"), (1, "Only one request was measured")])
+def test_a_baseline_of_next_to_nothing_is_said_and_gives_wide_intervals(requests: int, limit: str) -> None:
+    scenario = shop()
+    seen = cold_observation(scenario, 1)
+    thin = replace(seen, requests=seen.requests[:requests], route_times={}, attempts={}, mesh={})
+    forecast, usual = (
+        make_forecast(
+            scenario, some, world="sim", seed=1, planned_injection_at=seen.ended_at + 15.0, time_budget_seconds=60.0,
+            processes=1, most_replications=REPLICATIONS,
+        )
+        for some in (thin, seen)
+    )  # fmt: skip
+    assert any(text.startswith(limit) for text in forecast.limits)
+    assert not any("was measured" in text for text in usual.limits)
+    for quantity in ("p50", "p95", "p99"):
+        wide, narrow = (find(some, quantity, "front-success", "inject") for some in (forecast, usual))
+        assert wide.high / wide.low > 1.5 * narrow.high / narrow.low, quantity
+    success = find(forecast, "success_rate", "front-success", "inject")
+    assert success.low < 1.0
+
+
 def test_a_replication_does_not_depend_on_who_played_it() -> None:
     """Two workers or none: the ensembles that both have agree value by value."""
     here, pooled = forecast_of(shop(), processes=1), forecast_of(shop(), processes=2)

@@ -16,6 +16,7 @@ from mesh.api.messages import (
     FailureSpec,
     FiltersSpec,
     HttpRouteSpec,
+    TimeoutSpec,
     ValueMatch,
 )
 from scenarios.catalogue import names
@@ -28,6 +29,7 @@ ROUTES = {
     "share": (HttpRouteSpec(name="r", backends=(BackendSpec(authority="v2.test:80"),)), None),
     "itself": (HttpRouteSpec(name="r", backends=(BackendSpec(authority=BACK.authority),)), None),
     "unused": (HttpRouteSpec(name="r", backends=(BackendSpec(authority="v2.test:80", weight=0),)), None),
+    "idle": (HttpRouteSpec(name="r", timeouts=TimeoutSpec(idle_seconds=2.0)), "an idle timeout"),
     "filters": (HttpRouteSpec(name="r", filters=FiltersSpec(failure=FailureSpec(status=503))), "filters"),
 }
 
