@@ -10,6 +10,7 @@ A run is *interrupted* when its store says running and its runner is gone (no pr
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import sqlite3
 import time
@@ -75,7 +76,7 @@ def create(out: Path | None, run_id: str) -> RunDir:
         BadInput: it holds a run already, or cannot be written.
     """
     path = (out if out is not None else RUNS / run_id).absolute()
-    if (path / STORE).exists():
+    if os.path.exists(path / STORE):
         raise BadInput(f"--out {path}: holds a run already; name another folder or remove this one")
     try:
         (path / "logs").mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,7 @@ def check_writable(option: str, path: Path) -> None:
     Raises:
         BadInput: it cannot.
     """
-    there = path.exists()
+    there = os.path.exists(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("ab").close()
@@ -134,7 +135,7 @@ def locate(name: str) -> RunDir:
         BadInput: no such run, or several.
     """
     direct = Path(name)
-    if (direct / STORE).is_file():
+    if has_store(direct):
         return RunDir(direct.absolute())
     known = all_runs()
     if name == "latest" and known:
@@ -147,11 +148,17 @@ def locate(name: str) -> RunDir:
     raise BadInput(f"no run {name!r}; `gameday runs` lists the runs, and a path to a run's folder works too")
 
 
+def has_store(path: Path) -> bool:
+    """Whether there is a run's store in the folder. False too of one that we may not enter, or whose name is too long:
+    `Path.is_file` raises there."""
+    return os.path.isfile(path / STORE)
+
+
 def all_runs() -> list[RunDir]:
     """The runs below ./runs, oldest first."""
     if not RUNS.is_dir():
         return []
-    found = [RunDir(path.absolute()) for path in RUNS.iterdir() if (path / STORE).is_file()]
+    found = [RunDir(path.absolute()) for path in RUNS.iterdir() if has_store(path)]
     return sorted(found, key=lambda run: run.path.name)
 
 

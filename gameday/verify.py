@@ -36,7 +36,7 @@ from reports.observe import observation
 from reports.run import Run, scenario_to
 from reports.store import RunStore
 from reports.verification import DOCUMENT, PREDICTION, Row, Verification
-from scenarios.load import load_scenario
+from scenarios.load import InvalidScenario, load_scenario
 from scenarios.model import Scenario
 from sim.explain.explanation import UNCHANGED, Explanation, Remedy
 from sim.forecast.predict import make_forecast
@@ -71,6 +71,7 @@ def verify_run(name: str, *, plain: bool = False, world: WorldOptions | None = N
 
     Raises:
         BadInput: the run has nothing that can be verified, and why; nothing was started.
+        InvalidScenario: its scenario is gone or was changed into none.
     """
     return verify(rundir.find(name), plain=plain, world=world)
 
@@ -88,7 +89,7 @@ def run_and_verify(options: RunOptions) -> int:
         return code
     try:
         second = verify(rundir.find(str(run)), plain=options.plain, world=options.world)
-    except BadInput as reason:
+    except (BadInput, InvalidScenario) as reason:
         print(f"\nnot verified: {reason}")
         return code
     return code if second in (Exit.HELD, Exit.NOT_HELD) else second

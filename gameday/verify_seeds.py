@@ -39,7 +39,7 @@ from gameday.worlds.base import WorldOptions
 from reports.notation import span, times
 from reports.store import RunStore
 from reports.verification import DOCUMENT, Verification
-from scenarios.load import load_scenario
+from scenarios.load import InvalidScenario, load_scenario
 from scenarios.model import Scenario
 from sim.explain.explanation import Explanation
 from sim.replication.workers import end_with_parent
@@ -234,9 +234,15 @@ def _apart(
         pair = play(seed, *what)
     except KeyboardInterrupt:
         pair = Pair(seed, None, note=INTERRUPTED)
+    except (BadInput, InvalidScenario) as reason:
+        pair = Pair(seed, None, note=f"failed: {_in_one_line(reason)}")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stdout.flush()
     result.send(pair)
+
+
+def _in_one_line(reason: Exception) -> str:
+    return "; ".join(str(reason).splitlines())
 
 
 def _in_time(seed: int, scenario: Scenario, folder: Path, options: SeedOptions, until: float | None) -> Pair:
@@ -254,7 +260,7 @@ def _pair_seconds(scenario: Scenario) -> float:
 
 def _finished(seed: int, first: RunDir) -> Pair | None:
     """The pair, where it is in the folder. Raises BadInput: a damaged store."""
-    if not first.store.is_file():
+    if not rundir.has_store(first.path):
         return None
     rundir.find(str(first.path))
     with RunStore(first.store) as store:
@@ -271,6 +277,8 @@ def _finished(seed: int, first: RunDir) -> Pair | None:
 def _known(folder: Path, seed: int, config: str) -> list[RunDir]:
     """First runs of the seed, finished or not, the newest last; those of a suite come first. `config`: SHA-256 of what
     is run, which a suite's folders carry."""
+    if not os.path.isdir(folder):  # or may not be entered: `hold` says so
+        return []
     again = sorted(folder.glob(f"seed-{seed}-again-*"), key=lambda path: (len(path.name), path.name))
     paths = sorted(path for path in folder.glob(f"*-{seed}-{config[:8]}") if path.is_dir())
     paths += [folder / f"seed-{seed}", *(path for path in again if "-verified" not in path.name)]
@@ -296,15 +304,15 @@ def _run(seed: int, known: Sequence[RunDir], folder: Path, options: SeedOptions)
         if unasked:
             explain_again(str(run.path), EXPLAIN_SECONDS)
         code = verify(run, plain=True)
-    except BadInput as reason:
-        return Pair(seed, None, note=str(reason))
+    except (BadInput, InvalidScenario) as reason:
+        return Pair(seed, None, note=_in_one_line(reason))
     if code == Exit.ABORTED:
         return Pair(seed, None, note=INTERRUPTED)
     return _finished(seed, run) or Pair(seed, None, note="failed: the second run")
 
 
 def _is_whole(run: RunDir) -> bool:
-    if not run.store.is_file():
+    if not rundir.has_store(run.path):
         return False
     with RunStore(run.store) as store:
         return rundir.state(store) == "finished"

@@ -12,7 +12,7 @@ from rich.console import Console
 from gameday import rundir
 from gameday.errors import BadInput, Exit
 from gameday.forecasting import observation_of
-from gameday.phasemap.options import PhaseMapOptions, check, evenly, grid, parse_range, parse_size
+from gameday.phasemap.options import PhaseMapOptions, check, check_points, evenly, grid, parse_load, parse_size
 from gameday.phasemap.terminal import nearest, print_map
 from reports.phase_map_page import page
 from reports.store import RunStore
@@ -56,8 +56,9 @@ def run_phase_map(options: PhaseMapOptions) -> int:
     began = time.monotonic()
     scenario = load_scenario(options.scenario, variant=options.variant, overrides=options.overrides)
     axis, sizes = parse_size(options.size)
-    loads = parse_range("--load", options.load) if options.load is not None else None
-    seen = observation_of(options.from_run, scenario) if options.from_run else cold_observation(scenario, options.seed)
+    loads = parse_load(options.load) if options.load is not None else None
+    run = options.from_run
+    seen = observation_of(run, scenario) if run is not None else cold_observation(scenario, options.seed)
     setup = read_setup(scenario, seen.load_pods, seen.world)
     notes = _refuse_or_note(scenario, setup)
     policies = _policies(setup, options.policy)
@@ -66,13 +67,16 @@ def run_phase_map(options: PhaseMapOptions) -> int:
     except NoSuchAxis as error:
         raise BadInput(f"--size {axis}: {error}") from None
     calibration = calibrate(seen, scenario)
-    load_now = _load_now(scenario, seen) if options.from_run else scenario.load.rate
+    load_now = _load_now(scenario, seen) if run is not None else scenario.load.rate
     columns, rows = grid(options.points, len(policies))
+    ranged = loads is not None or sizes is not None
     if loads is None:
         high = max(load_now, min(FULL_SHARE * full_load(setup, calibration.best()), MOST_TIMES_LOAD * load_now))
         loads = evenly(high / columns, high, columns, load_now)
     if sizes is None:
         sizes = _default_sizes(setup, axis, own_size, rows)
+    if ranged:  # a grid of our own has about as many as --points says
+        check_points(loads, sizes, len(policies))
     today = (nearest(loads, load_now), nearest(sizes, own_size))
     inside = loads[0] <= load_now <= loads[-1] and sizes[0] <= own_size <= sizes[-1]
     ground = _ground(setup, seen, calibration, options.seed, axis, loads, sizes, today if inside else None)
@@ -92,12 +96,12 @@ def run_phase_map(options: PhaseMapOptions) -> int:
         raise BadInput(str(error)) from None
     finally:
         board.close()
-    source = f"the baseline of {options.from_run}" if options.from_run else "declared values, nothing measured"
+    source = f"the baseline of {run}" if run is not None else "declared values, nothing measured"
     if not made.has_today:
         notes = [f"Today lies outside the map: {load_now:g} journeys/s, a fault of {own_size:g}.", *notes]
     made = msgspec.structs.replace(made, notes=(f"Calibrated on {source}.", *made.notes, *notes))
-    if options.keep and options.from_run is not None:
-        _keep(made, options.from_run)
+    if options.keep and run is not None:
+        _keep(made, run)
     _show(made, options, time.monotonic() - began)
     return Exit.HELD
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 from gameday.errors import BadInput
+from scenarios.load.application import MAX_PODS
+from scenarios.load.scenario import MAX_RUN_SECONDS
 from sim.sweep.trigger import AXES
 
 MOST_POINTS = 20_000
+# A play that has begun goes on to its end, whatever time the map has: beyond these, for hours.
 MOST_LOAD = 100_000.0
+MOST_SIZE = {"duration": MAX_RUN_SECONDS, "latency": MAX_RUN_SECONDS, "errors": 1.0, "replicas": float(MAX_PODS)}
 Range = tuple[float, ...]
 
 
@@ -59,16 +64,29 @@ def parse_range(option: str, text: str) -> Range:
         raise BadInput(wrong) from None
     if not all(math.isfinite(value) and value > 0.0 for value in values):
         raise BadInput(f"{option} {text}: values are above 0")
+    values = tuple(float(f"{value:.6g}") for value in values)
     if any(after <= before for before, after in pairwise(values)):
-        raise BadInput(f"{option} {text}: values ascend")
-    return tuple(float(f"{value:.6g}") for value in values)
+        raise BadInput(f"{option} {text}: values ascend, by more than a millionth")
+    return values
+
+
+def parse_load(text: str) -> Range:
+    """Journeys a second.
+
+    Raises:
+        BadInput: a wrong range, or more than can be played.
+    """
+    loads = parse_range("--load", text)
+    if loads[-1] > MOST_LOAD:
+        raise BadInput(f"--load {text}: {MOST_LOAD:g}/s at most")
+    return loads
 
 
 def parse_size(text: str | None) -> tuple[str, Range | None]:
     """`duration=5:60:8` → the axis and its values; the axis alone takes default values.
 
     Raises:
-        BadInput: no such axis, or a wrong range.
+        BadInput: no such axis, a wrong range, or a size that no fault has.
     """
     if text is None:
         return "duration", None
@@ -77,7 +95,12 @@ def parse_size(text: str | None) -> tuple[str, Range | None]:
         return values, None
     if axis not in AXES:
         raise BadInput(f"--size {text}: no axis {axis!r}; a fault has {', '.join(AXES)}")
-    return axis, parse_range("--size", values)
+    sizes = parse_range("--size", values)
+    if sizes[-1] > MOST_SIZE[axis]:
+        raise BadInput(f"--size {text}: {axis} up to {MOST_SIZE[axis]:g}")
+    if axis == "replicas" and not all(size.is_integer() for size in sizes):
+        raise BadInput(f"--size {text}: replicas are whole; choose a count that gives whole steps, or write them down")
+    return axis, sizes
 
 
 def check(options: PhaseMapOptions) -> None:
@@ -94,8 +117,22 @@ def check(options: PhaseMapOptions) -> None:
         raise BadInput("--keep puts the map into a run: name it with --from-run")
     if options.output == "html" and options.out is None:
         raise BadInput("-o html writes a file: name it with --out map.html")
-    if options.out is not None and (options.out.is_dir() or not options.out.absolute().parent.is_dir()):
+    if options.out is not None and (os.path.isdir(options.out) or not os.path.isdir(options.out.absolute().parent)):
         raise BadInput(f"--out {options.out}: is a folder, or its folder does not exist; name a file")
+
+
+def check_points(loads: Range, sizes: Range, panels: int) -> None:
+    """That the ranges that were asked for make no more points than `--points` may.
+
+    Raises:
+        BadInput: they do.
+    """
+    points = len(loads) * len(sizes) * panels
+    if points > MOST_POINTS:
+        raise BadInput(
+            f"{len(loads)} loads and {len(sizes)} sizes under {panels} policies make {points} points; {MOST_POINTS} at"
+            " most: name fewer with --load, --size or --policy"
+        )
 
 
 def grid(points: int, panels: int) -> tuple[int, int]:

@@ -178,7 +178,7 @@ def attribute(stage: Stage, task: Task) -> list[Cause]:
         except TimeOver:
             continue
     causes = [
-        cause_of(mechanism, slo, stage.unchanged[: len(days[mechanism.name])], days[mechanism.name])
+        _cause(mechanism, slo, stage.unchanged[: len(days[mechanism.name])], days[mechanism.name])
         for mechanism in known
         if days[mechanism.name]
     ]
@@ -186,23 +186,23 @@ def attribute(stage: Stage, task: Task) -> list[Cause]:
     return sorted(causes, key=lambda cause: (cause.kind != "fault", -cause.share))
 
 
-def cause_of(mechanism: Mechanism, slo: str, with_it: Sequence[Day], without: Sequence[Day]) -> Cause:
-    """Ratio of means: a day that burned little says little. Its interval by the delta method and Student's t."""
+def _cause(mechanism: Mechanism, slo: str, with_it: Sequence[Day], without: Sequence[Day]) -> Cause:
+    """Ratio of means: a day that burned little says little. Its interval by the delta method, with Student's t: there
+    may be two days only."""
     x = np.asarray([day.spent[slo] for day in with_it])
     y = np.asarray([day.spent[slo] for day in without])
     mean = float(x.mean())
     share = 1.0 - float(y.mean()) / mean if mean > 0.0 else 0.0
     residual = (x - y) - share * x
-    half = 0.0
-    if len(x) > 1 and mean > 0.0:
-        half = t90(len(x) - 1) * float(residual.std(ddof=1)) / math.sqrt(len(x)) / mean
+    error = float(residual.std(ddof=1)) / math.sqrt(len(x)) / mean if len(x) > 1 and mean > 0.0 else 0.0
+    reach = t90(max(1, len(x) - 1)) * error
     return Cause(
         mechanism=mechanism.name,
         kind=mechanism.kind,
         slo=slo,
         share=share,
-        low=share - half,
-        high=share + half,
+        low=share - reach,
+        high=share + reach,
         replications=len(x),
     )
 

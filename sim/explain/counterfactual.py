@@ -45,14 +45,15 @@ from sim.results import CounterfactualSlo
 __all__ = ["UNCHANGED", "explain"]
 
 HOLDS_IN = 0.9
-"""Share of replications in which every SLO must be held."""
+"""Share of replications in which all SLOs must be held."""
+WHOLE = 1.0 + 1e-9
+"""Budgets spent up to which an SLO is held."""
 FIRST_DAYS, FEWEST_DAYS, MOST_DAYS, ROUND = 10, 2, 60, 5
 FIRST_SHARE = 0.5
 """Of the time, for the first unchanged days, where ten would take more."""
 LONGER = "`gameday explain RUN --seconds 60` takes more"
 SEARCH_SHARE, INTERVALS_SHARE, PRICES_SHARE = 0.4, 0.58, 0.75
 """Of the time after the first days of an unchanged run: when each must be over; causes have the rest."""
-SPENT = ("budget_spent", "all")
 REPORTED = 4
 """Changes that are reported beside `nothing changed`."""
 
@@ -229,9 +230,9 @@ class _Asked:
     # ---- telling
 
     def _remedy(self, candidate: Candidate | None, days: Sequence[Day], cost: Price | None) -> Remedy:
-        spread = [self._spread(day) for day in days]
-        slos = _effect(self._base.setup, spread)
-        holds = bool(slos) and all_held(spread) >= HOLDS_IN
+        ensembles = [self._spread(day) for day in days]
+        slos = _effect(self._base.setup, ensembles)
+        holds = bool(slos) and _all_held(self._base.setup, ensembles) >= HOLDS_IN
         if candidate is None:
             return Remedy(change=UNCHANGED, settings=(), size=0.0, slos=slos, holds=holds, replications=len(days))
         overrides: tuple[str, ...] = ()
@@ -278,23 +279,17 @@ def _effect(setup: Setup, ensembles: Sequence[Mapping[Key, float]]) -> tuple[Cou
                 budget_spent_low=low,
                 budget_spent_median=median,
                 budget_spent_high=high,
-                probability_held=float(np.mean([_is_held(value) for value in spent])),
+                probability_held=float(np.mean([value <= WHOLE for value in spent])),
             )
         )
     return tuple(found)
 
 
-def all_held(ensembles: Sequence[Mapping[Key, float]]) -> float:
-    """Share of days on which every SLO is held: those that fail on different days fail together more often."""
-    held = [
-        all(_is_held(value) for (quantity, _, window), value in values.items() if (quantity, window) == SPENT)
-        for values in ensembles
-    ]
-    return sum(held) / len(held) if held else 0.0
-
-
-def _is_held(spent: float) -> bool:
-    return spent <= 1.0 + 1e-9
+def _all_held(setup: Setup, ensembles: Sequence[Mapping[Key, float]]) -> float:
+    """Share of days on which every SLO is held: SLOs that fail on different days lose more of them together than any
+    does alone. One without a request on a day is held there."""
+    keys = [("budget_spent", slo.name, "all") for slo in setup.slos]
+    return float(np.mean([all(values.get(key, 0.0) <= WHOLE for key in keys) for values in ensembles]))
 
 
 def _interval(spent: list[float]) -> tuple[float, float, float]:

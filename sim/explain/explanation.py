@@ -58,7 +58,7 @@ class Remedy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """See `sim.knobs.knob`; 0 for `nothing changed`."""
     slos: tuple[CounterfactualSlo, ...]
     holds: bool
-    """All SLOs held, on the same day, in at least nine replications of ten."""
+    """All SLOs together held in at least nine replications of ten; `slos` has the share of each alone."""
     replications: int
     price: Price | None = None
     overrides: tuple[str, ...] = ()

@@ -1,14 +1,16 @@
-"""Student's t: how wide a 90 % interval is that rests on a few days."""
+"""How many standard errors a 90 % interval reaches to either side, where days are too few to tell their own spread.
+
+Student's t by degrees of freedom: the table where the series of `student_95` is coarse, the series beyond it.
+"""
 
 from __future__ import annotations
 
-NORMAL = 1.645
-T90 = (
-    6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812,
-    1.796, 1.782, 1.771, 1.761, 1.753, 1.746, 1.740, 1.734, 1.729,
-)  # fmt: skip
+from sim.forecast.predict import student_95
+
+TABLE = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86)
+"""From one degree of freedom on."""
 
 
 def t90(freedom: int) -> float:
-    """Standard errors to either side, by degrees of freedom; 1 at least."""
-    return T90[freedom - 1] if freedom <= len(T90) else NORMAL
+    """The 95 % quantile of Student's t, for at least one degree of freedom."""
+    return TABLE[freedom - 1] if freedom <= len(TABLE) else student_95(freedom)

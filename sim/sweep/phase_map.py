@@ -12,9 +12,9 @@ Words are about the sizes that were tested: a larger fault may find what a stabl
 
 Points are played where it matters first: every load without a fault; a coarse lattice; today's point; what lies
 between lattice points that differ, until the boundary is a closed line; eight plays instead of one for every point at
-the line, so that P(stuck) comes with a binomial interval there; and then all the rest. Whatever the time does not reach
-takes the state of its surroundings and is marked so. Play 0 has the centre of what the baseline tells, every other play
-a draw.
+the line, so that P(stuck) comes with a binomial interval there; then all the rest; and eight plays for whatever
+boundary only the rest has shown. Whatever the time does not reach takes the state of its surroundings and is marked so.
+Play 0 has the centre of what the baseline tells, every other play a draw.
 
 Rejected: bisection in each column (half the plays, but an island of stuck points would never be seen, and both the
 breaker and bounded queues make such).
@@ -43,6 +43,7 @@ State = Literal["stable", "vulnerable", "metastable", "overloaded", "unknown"]
 STRIDE = 3
 PLAYS_AT_BOUNDARY = 8
 BOUNDARY_ROUNDS = 3
+"""Each time that the boundary is settled: more plays of a point may make it mixed, and its neighbours boundary too."""
 Z = 1.645
 """Of a two-sided 90 % interval."""
 Where = tuple[int, int, int]
@@ -154,7 +155,8 @@ def make_phase_map(
 ) -> PhaseMap:
     """Plays the map. `policies`: name and setup of each panel; `operating`: today's (load, size)."""
     survey = _Survey([setup for _, setup in policies], ground, sweep, clock, progress)
-    complete = survey.explore()
+    in_time = survey.explore()
+    unsettled = len(survey.unsettled())
     hops = sum(fate.hops for cell in survey.cells.values() for fate in cell.fates) + survey.healthy_hops
     panels = []
     for number, (policy, setup) in enumerate(policies):
@@ -174,11 +176,18 @@ def make_phase_map(
         wait_seconds=max(wait_of(setup) for _, setup in policies),
         plays=sweep.played,
         hops=hops,
-        complete=complete,
-        notes=()
-        if complete
-        else ("Some points have fewer plays than wanted: the time was over, or the boundary went on moving.",),
+        complete=in_time and not unsettled,
+        notes=_notes(in_time, unsettled, ground.plays_at_boundary),
     )
+
+
+def _notes(in_time: bool, unsettled: int, times: int) -> tuple[str, ...]:
+    if not in_time:
+        return ("The time was over before every point had its plays; more seconds settle the rest.",)
+    if unsettled:
+        points = "1 point has" if unsettled == 1 else f"{unsettled} points have"
+        return (f"At the boundary {points} fewer than {times} plays: each round of plays moved it further.",)
+    return ()
 
 
 class _Survey:
@@ -198,7 +207,7 @@ class _Survey:
         self.cells: dict[Where, _Cell] = {}
 
     def explore(self) -> bool:
-        """Plays in the order of what it tells; True when nothing is left to play."""
+        """Plays in the order of what it tells; False where the time was over before."""
         self._progress("every load without a fault")
         if not self._learn_health():
             return False
@@ -213,19 +222,18 @@ class _Survey:
             return False
         if not self._play_all("all other points", (w for w in self._open() if w not in self.cells)):
             return False
-        # Between the points of the lattice there may be an island, with a boundary of its own.
-        return self._settle_boundary() and not self._frontier()
+        return self._settle_boundary()
+
+    def unsettled(self) -> list[Where]:
+        """Points near the boundary with fewer plays than those are to have."""
+        return [w for w in self.cells if self.is_near_boundary(w) and self._count(w) < self._times]
 
     def _settle_boundary(self) -> bool:
-        """Plays what lies at the boundary as often as wanted, and what turns out to lie there; False: no time left."""
         for _ in range(BOUNDARY_ROUNDS):
-            frontier = self._frontier()
-            if frontier and not self._play_all("P(stuck) at the boundary", frontier, self._times):
+            found = self.unsettled()
+            if found and not self._play_all("P(stuck) at the boundary", found, self._times):
                 return False
         return True
-
-    def _frontier(self) -> list[Where]:
-        return [w for w in self.cells if self.is_near_boundary(w) and self._count(w) < self._times]
 
     @property
     def _times(self) -> int:

@@ -19,6 +19,7 @@ import msgspec
 
 from mesh.api.durations import InvalidDuration, parse_duration
 from mesh.api.messages import FailureAccrualSpec, HttpRouteSpec
+from scenarios.load.application import MAX_PODS
 from scenarios.model import AppService
 from sim.knobs.changes import retry_limit
 from sim.model.setup import Setup
@@ -107,7 +108,7 @@ def _changed(setup: Setup, service: AppService, words: str, word: str) -> Setup:
         case "queue":
             return with_service(setup, replace(service, queue=_count(words, value, 0)))
         case "replicas":
-            return with_service(setup, replace(service, replicas=_count(words, value, 1)))
+            return with_service(setup, replace(service, replicas=_count(words, value, 1, MAX_PODS)))
         case "breaker" if not value:
             breaker = msgspec.structs.replace(rules.policy, failure_accrual=FailureAccrualSpec())
             return with_policy(setup, service, breaker)
@@ -129,9 +130,9 @@ def _with_timeout(setup: Setup, service: AppService, seconds: float) -> Setup:
     return with_policy(setup, service, msgspec.structs.replace(rules.policy, routes=routes))
 
 
-def _count(words: str, value: str, least: int) -> int:
-    if not value.isascii() or not value.isdigit() or not least <= int(value) <= 1_000_000:
-        raise InvalidPolicy(f"--policy {words}: {value!r} is not a whole number from {least} to 1000000")
+def _count(words: str, value: str, least: int, most: int = 1_000_000) -> int:
+    if not value.isascii() or not value.isdigit() or not least <= int(value) <= most:
+        raise InvalidPolicy(f"--policy {words}: {value!r} is not a whole number from {least} to {most}")
     return int(value)
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from gameday import cli
 from gameday.errors import BadInput
 from gameday.forecasting import observation_of
-from gameday.phasemap.options import evenly, grid, parse_range, parse_size
+from gameday.phasemap.options import evenly, grid, parse_load, parse_range, parse_size
 from gameday.phasemap.terminal import letter, print_map
 from reports.phase_map_page import page
 from scenarios.load import load_scenario
@@ -40,7 +40,7 @@ def test_a_grid_has_about_as_many_points_as_asked(points: int, panels: int) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["", "10", "x", "10:20", "10:20:1", "20:10:5", "0:1:3", "nan,1", "1,1", "1:2:3:4", "2,1"]
+    "text", ["", "10", "x", "10:20", "10:20:1", "20:10:5", "0:1:3", "nan,1", "1,1", "1:2:3:4", "2,1", "1,1.0000001"]
 )
 def test_ranges_that_are_none_are_refused(text: str) -> None:
     if text == "10":
@@ -51,6 +51,27 @@ def test_ranges_that_are_none_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("1e9", "duration up to 14400"),
+        ("latency=1,1e308", "latency up to 14400"),
+        ("errors=0.5,2", "errors up to 1"),
+        ("replicas=1,1e6", "replicas up to 100"),
+        ("replicas=1:2:4", "replicas are whole"),
+    ],
+)
+def test_sizes_that_no_fault_has_are_refused(text: str, why: str) -> None:
+    with pytest.raises(BadInput, match=f"^--size {text}: {why}"):
+        parse_size(text)
+
+
+def test_a_load_that_no_play_would_end_with_is_refused() -> None:
+    assert parse_load("1e5") == (100_000.0,)
+    with pytest.raises(BadInput, match=r"^--load 1e308: 100000/s at most$"):
+        parse_load("1e308")
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["retry-storm", "--points", "0"],
@@ -58,6 +79,7 @@ def test_ranges_that_are_none_are_refused(text: str) -> None:
         ["retry-storm", "--load", "a:b:c"],
         ["retry-storm", "--size", "colour=1:2:3"],
         ["retry-storm", "--size", "replicas=1:2"],
+        ["retry-storm", "--load", "1:200:200", "--size", "1:200:200", "--seconds", "1"],
         ["retry-storm", "--policy", "limit=many"],
         ["retry-storm", "--policy", "limit=1@nobody"],
         ["retry-storm", "-o", "html"],
@@ -65,15 +87,20 @@ def test_ranges_that_are_none_are_refused(text: str) -> None:
         ["retry-storm", "--out", "no/such/folder/x.json"],
         ["retry-storm", "--out", "/dev/null/x.json"],
         ["retry-storm", "--out", "/proc/x.json"],
+        ["retry-storm", "--out", "x" * 300],
+        ["retry-storm", "--out", "x" * 300 + "/x.json"],
+        ["retry-storm", "--from-run", "x" * 300],
         ["retry-storm", "--from-run", "no-such-run"],
+        ["retry-storm", "--from-run", ""],
         ["retry-storm", "--keep"],
         ["calm"],
         ["no-such-scenario"],
     ],
 )
 def test_wrong_input_is_one_line_and_exit_2(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["gameday", "phase-map", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()

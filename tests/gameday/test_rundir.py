@@ -37,6 +37,17 @@ def test_an_ambiguous_beginning_names_the_candidates() -> None:
         rundir.find("2026")
 
 
+def test_what_can_be_no_path_is_no_run_and_no_file_to_write() -> None:
+    """Of a name too long the file system says the same as of a folder that one may not enter: it raises."""
+    name = "x" * 300
+    with pytest.raises(BadInput, match="no run 'xxx"):
+        rundir.find(name)
+    with pytest.raises(BadInput, match="cannot be written: File name too long"):
+        rundir.create(Path(name), "y")
+    with pytest.raises(BadInput, match="cannot be written: File name too long"):
+        rundir.check_writable("--out", Path(name))
+
+
 def test_a_folder_that_holds_a_run_is_not_written_over() -> None:
     run = made("x")
     with pytest.raises(BadInput, match="holds a run already"):

@@ -12,16 +12,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from gameday import verify as verify_module
 from gameday import verify_seeds as verify_seeds_module
 from gameday.accuracy.runner import hold
 from gameday.accuracy.suite import config_of, read_suite
 from gameday.errors import BadInput, Exit
+from gameday.run import RunOptions
 from gameday.rundir import RunDir
-from gameday.verify import Finished, _applied, _beside, choose, read_first
+from gameday.verify import Finished, _applied, _beside, choose, read_first, run_and_verify
 from gameday.verify_seeds import Pair, SeedOptions, _known, table, verify_seeds
+from gameday.worlds.base import WorldOptions
 from reports.store import RunStore
 from reports.verification import Row, Verification
-from scenarios.load import load_scenario
+from scenarios.load import InvalidScenario, load_scenario
+from scenarios.load.problems import Problem
 from sim.explain.explanation import UNCHANGED, Explanation, Remedy
 from sim.knobs.changes import knobs
 from sim.knobs.configuration import read_configuration
@@ -122,6 +126,19 @@ def test_a_run_that_did_not_end_is_not_verified(tmp_path: Path) -> None:
         read_first(RunDir(tmp_path))
 
 
+def test_a_scenario_that_became_invalid_during_the_first_run_leaves_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def invalid(*_: object, **__: object) -> int:
+        raise InvalidScenario([Problem("scenario.yaml", 3, "load", "is missing")])
+
+    monkeypatch.setattr(verify_module, "run_gameday", lambda _: Exit.NOT_HELD)
+    monkeypatch.setattr("gameday.rundir.find", lambda _: RunDir(tmp_path))
+    monkeypatch.setattr(verify_module, "verify", invalid)
+    assert run_and_verify(RunOptions("retry-storm", WorldOptions("local", 1), out=tmp_path)) == Exit.NOT_HELD
+    assert "not verified: scenario.yaml:3: load: is missing" in capsys.readouterr().out
+
+
 def verified(measured: float) -> Verification:
     inside = 0.4 <= measured <= 0.9
     row = Row(
@@ -217,6 +234,25 @@ def test_a_seed_whose_process_is_killed_costs_no_other(tmp_path: Path, monkeypat
     assert out.read_text().count("| played |") == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be pinned here")
+def test_a_seed_that_is_refused_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core")
+    monkeypatch.setattr(verify_seeds_module, "_in_time", refused)
+    out = tmp_path / "table.md"
+    options = SeedOptions("retry-storm", 2, reuse=tmp_path / "runs", out=out, jobs=2)
+    assert verify_seeds(options) == Exit.HARNESS_FAILED
+    assert "| failed: port 80 is taken; and 81 |" in out.read_text()
+    assert "| played |" in out.read_text()
+    assert "Traceback" not in (tmp_path / "runs" / "seed-2.log").read_text()
+
+
+def refused(seed: int, *_: object) -> Pair:
+    if seed == 2:
+        raise BadInput("port 80 is taken\nand 81")
+    return Pair(seed, None, note="played")
+
+
 def killed(seed: int, *_: object) -> Pair:
     """The second one is, as by the kernel when memory is short."""
     if seed == 2:
@@ -225,6 +261,8 @@ def killed(seed: int, *_: object) -> Pair:
 
 
 def test_a_damaged_store_and_a_table_that_cannot_be_written_are_said_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"x: cannot be written: File name too long; name another folder with --reuse"):
+        verify_seeds(SeedOptions("retry-storm", 1, reuse=tmp_path / ("x" * 300)))
     with pytest.raises(BadInput, match=r"--out .*: cannot be written: Is a directory"):
         verify_seeds(SeedOptions("retry-storm", 1, reuse=tmp_path / "runs", out=tmp_path))
     assert not (tmp_path / "runs").exists()

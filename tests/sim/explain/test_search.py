@@ -19,6 +19,7 @@ from sim.explain.explanation import Explanation
 from sim.explain.price import healthy, price
 from sim.explain.search import Search
 from sim.explain.trial import Candidate, Day, Stage
+from sim.forecast.discrepancy import Discrepancy
 from sim.forecast.predict import make_task
 from sim.knobs.changes import knobs
 from sim.knobs.configuration import Configuration, read_configuration
@@ -215,6 +216,24 @@ def test_the_price_of_retries_is_the_formula(limit: int) -> None:
     assert (cost.pods, cost.places, cost.certificates_per_minute) == (0, 0, 0.0)
 
 
+@pytest.mark.parametrize(("lost", "holds"), [((1, 2), True), ((3, 4), False)])
+def test_a_change_holds_where_all_slos_do_on_the_same_days(lost: tuple[int, int], holds: bool) -> None:
+    """Of 20 days one SLO fails on the days 1 and 2, another on those of `lost`: each alone is held on 18."""
+    configuration, base = asked(hopeless())
+    slos = (SloSpec("one", "front", "GET", "/", 0.95), SloSpec("two", "front", "GET", "/", 0.9))
+    base = replace(base, setup=replace(base.setup, slos=slos))
+    failed = {"one": (1, 2), "two": lost}
+    days = [
+        Day(n, {}, None, {("budget_spent", name, "all"): 2.0 if n in bad else 0.5 for name, bad in failed.items()}, {})
+        for n in range(20)
+    ]
+    certain = Discrepancy("none", {})
+    twin = counterfactual._Asked(configuration, base, base.calibration, certain, Stage(Players(1), FAR))
+    remedy = twin._remedy(None, days, None)
+    assert [slo.probability_held for slo in remedy.slos] == [0.9, 0.9]
+    assert remedy.holds is holds
+
+
 def test_a_trial_ends_after_two_lost_days_or_eight_held_ones() -> None:
     configuration, base = asked(hopeless())
 
@@ -276,6 +295,25 @@ def test_the_storm_is_charged_to_retries_and_the_fault() -> None:
     assert retries.low <= retries.share <= retries.high
     assert abs(causes["time that handshakes take"].share) < 0.1
     assert "circuit breakers" not in causes  # there are none
+
+
+@pytest.mark.parametrize(
+    ("days", "reach"),
+    [
+        (2, 6.31 * 0.096),
+        (20, 1.729 * 0.096 / 19**0.5),  # the same residuals of 0.24 either way, ten times
+    ],
+)
+def test_a_share_of_few_days_is_as_uncertain_as_students_t_has_it(days: int, reach: float) -> None:
+    """Budgets of 2 and 3, without the mechanism 1 and 2.1, in turns: a share of 38 %, each day 0.24 off it."""
+    spent = [(2.0, 1.0), (3.0, 2.1)] * (days // 2)
+    with_it, without = ([Day(n, {"s": pair[side]}, None, {}, {}) for n, pair in enumerate(spent)] for side in (0, 1))
+    cause = why._cause(why.Mechanism("retries", "mechanism", lambda task: task), "s", with_it, without)
+    assert cause.share == pytest.approx(0.38)
+    assert (cause.share - cause.low, cause.high - cause.share) == (
+        pytest.approx(reach, 2e-3),
+        pytest.approx(reach, 2e-3),
+    )
 
 
 def test_shapley_values_sum_to_what_all_mechanisms_add() -> None:

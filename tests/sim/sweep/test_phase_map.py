@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from sim_builders import application, exponential, fault, parameters_of, rules_of, service, setup_of
@@ -240,34 +241,63 @@ def test_a_map_without_time_says_so() -> None:
     assert made.notes
 
 
-def scripted_map(side: int, is_stuck: Callable[[Play], bool]) -> PhaseMap:
-    """As many loads as sizes, whose plays end as the script says."""
+class Told(Sweep):
+    """Plays nothing: `stuck` says it of (load, size, replication), by index. `most`: plays that there is time for."""
 
-    class Scripted(Sweep):
-        def play(self, play: object, jobs: Sequence[Play], clock: Clock) -> list[Fate]:  # type: ignore[override]
-            self.played += len(jobs)
-            health = Health({}, 0, overloaded=False)
-            return [Fate(is_stuck(job), None, 1.0, 0, 1.0, 1, health if job.size == 0.0 else None) for job in jobs]
+    def __init__(self, loads: int, sizes: int, stuck: Callable[[int, int, int], bool], most: int = 10**6) -> None:
+        super().__init__(1)
+        self.loads = tuple(10.0 * (x + 1) for x in range(loads))
+        self.sizes = tuple(float(y + 1) for y in range(sizes))
+        self._stuck = stuck
+        self._most = most
 
-    numbers = tuple(float(n) for n in range(1, side + 1))
-    ground = Ground(object.__new__(Fixed), 1, "duration", numbers, numbers)
-    return make_phase_map("test", None, [("as is", station())], (4.0, 4.0), ground, Scripted(1), Clock(None))
+    def play(self, play: Callable[[Any], Any], jobs: Sequence[Any], clock: Clock) -> list[Any]:
+        jobs = jobs[: self._most - self.played]
+        self.played += len(jobs)
+        return [self._fate(job) for job in jobs]
+
+    def _fate(self, job: Play) -> Fate:
+        if job.health is None:
+            return Fate(False, None, 1.0, 0, 0.0, 0, Health({}, 0, False))
+        stuck = self._stuck(self.loads.index(job.load), self.sizes.index(job.size), job.replication)
+        return Fate(stuck, None if stuck else 0.0, 1.0, 0, 0.0, 0)
+
+    def map(self) -> PhaseMap:
+        ground = Ground(object.__new__(Fixed), 1, "duration", self.loads, self.sizes)
+        return make_phase_map("test", None, [("limit=1", station())], (10.0, 1.0), ground, self, Clock(None))
 
 
-def test_an_island_between_the_points_of_the_lattice_has_a_boundary_of_its_own() -> None:
-    made = scripted_map(7, lambda job: (job.load, job.size) == (2.0, 2.0))
-    edge = [point for point in made.panels[0].points if point.near_boundary]
+def island(x: int, y: int, _: int) -> bool:
+    """One stuck point between those of the coarse lattice, all of which come back."""
+    return (x, y) == (1, 1)
+
+
+def test_an_island_that_the_last_points_show_is_played_as_often_as_any_boundary() -> None:
+    made = Told(7, 7, island).map()
+    edge = [p for p in made.panels[0].points if p.near_boundary]
     assert len(edge) == 9
-    assert all(point.plays == 8 for point in edge)
-    assert made.complete
+    assert {p.plays for p in edge} == {8}
+    assert (made.complete, made.notes) == (True, ())
 
 
-def test_a_boundary_that_goes_on_moving_is_said() -> None:
-    """Plays differ wherever they are repeated, so that each round finds more of a boundary."""
-    made = scripted_map(12, lambda job: job.replication % 2 == 1 or (job.load, job.size) == (1.0, 1.0))
-    assert any(point.near_boundary and point.plays < 8 for point in made.panels[0].points)
+def test_without_time_for_what_the_last_points_show_the_map_is_not_complete() -> None:
+    enough_for_one_each = 7 + 7 * 7
+    made = Told(7, 7, island, enough_for_one_each + 20).map()
+    assert made.plays == enough_for_one_each + 20
     assert not made.complete
-    assert "the boundary went on moving" in made.notes[0]
+    assert "time was over" in made.notes[0]
+
+
+def test_a_boundary_that_moves_with_each_round_of_plays_is_left_and_the_map_says_so() -> None:
+    """All points come back in the first play and stick in others, so that each that is played more makes its
+    neighbours boundary."""
+    made = Told(40, 2, lambda x, y, replication: (x, y) == (1, 0) or replication > 0).map()
+    left = [p for p in made.panels[0].points if p.near_boundary and p.plays < 8]
+    assert left
+    assert not made.complete
+    assert made.notes == (
+        f"At the boundary {len(left)} points have fewer than 8 plays: each round of plays moved it further.",
+    )
 
 
 def test_wilson_is_the_textbooks() -> None:
@@ -291,7 +321,10 @@ def test_policies_are_what_the_control_plane_would_send() -> None:
     assert profile.retry_budget.retry_ratio == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize("words", ["limit=x", "limit=-1", "nonsense", "timeout=5", "budget=much", "limit=1@nobody", ""])
+@pytest.mark.parametrize(
+    "words",
+    ["limit=x", "limit=-1", "nonsense", "timeout=5", "budget=much", "limit=1@nobody", "replicas=0", "replicas=101", ""],
+)
 def test_words_that_are_no_policy_are_refused(words: str) -> None:
     with pytest.raises(InvalidPolicy, match="--policy"):
         with_words(station(), words)
