@@ -314,6 +314,13 @@ def test_a_selector_that_matches_nothing_leaves_callers_without_an_endpoint() ->
     assert bad(record, 4.0, 9.5) == 1.0
     assert set(record.status) == {200, 502}
     assert bad(record, 11.0, 20.0) == 0.0
+    failed = [
+        (at, latency)
+        for at, latency, status in zip(record.intended_at, record.latency, record.status, strict=True)
+        if status == 502 and latency is not None
+    ]
+    assert min(failed)[1] == pytest.approx(3.0, abs=0.2)  # the queue's wait for an endpoint, then fail-fast
+    assert max(latency for at, latency in failed if at > min(failed)[0] + 3.2) < 0.1
 
 
 def test_a_retry_of_what_went_astray_picks_its_way_anew() -> None:

@@ -302,6 +302,18 @@ def test_impatient_clients_leave_as_often_as_an_answer_takes_too_long(timeout: f
     close([status == 0 for _, status in rows], math.exp(-timeout * (1 - utilisation) / mean), widest=0.4)
 
 
+@pytest.mark.parametrize("timeout", [0.1, 0.2])
+def test_impatient_clients_of_several_workers_leave_by_erlang_c(timeout: float) -> None:
+    """A wait is Exp(cμ - λ) with the probability of Erlang C, else none; a service Exp(μ); P(sum > timeout)."""
+    workers, rate, mean = 4, 48.0, 0.06
+    served, drained = 1 / mean, workers / mean - rate
+    both = (drained * math.exp(-served * timeout) - served * math.exp(-drained * timeout)) / (drained - served)
+    waiting = erlang_c(workers, rate * mean)
+    rows = requests(1200.0, rate, exponential(mean), workers=workers, timeout=timeout)
+    late = waiting * both + (1 - waiting) * math.exp(-served * timeout)
+    close([status == 0 for _, status in rows], late, widest=0.4)
+
+
 def test_two_queues_one_after_the_other_do_not_see_each_other() -> None:
     """Jackson: what leaves an M/M/1 queue is Poisson again. Steps of a journey are such a series."""
     first, second = service("first", workers=1, queue=10**6), service("second", workers=1, queue=10**6)
