@@ -290,7 +290,9 @@ def _controls(evidence: Sequence[Evidence]) -> Line:
     rows = [(run, row) for run in evidence if run.control for row in run.rows]
     if not rows:
         return Line("controls", "no invented effect", "no control was run", None)
-    invented = [f"{run.name} {quantity_name(row.quantity)} of {row.subject}" for run, row in rows if invents(row)]
+    invented = [
+        f"{run.name} {quantity_name(row.quantity)} of {row.subject or 'the mesh'}" for run, row in rows if invents(row)
+    ]
     runs = sum(run.control for run in evidence)
     text = f"{len(invented)} of {len(rows)} quantities in {runs} runs"
     if invented:
