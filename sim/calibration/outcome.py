@@ -154,8 +154,10 @@ class Calibration:
 
 def drawn_delays(generator: np.random.Generator, base: Delays) -> Delays:
     """What no baseline shows, as wide as worlds differ."""
-    spread = generator.standard_normal(5)
+    spread = generator.standard_normal(7)
     slow_kill = base.kill * math.exp(0.4 * generator.standard_normal()) if base.kill else 0.0
+
+    restart = 0.1 if base.app_work else 0.35  # a supervisor's backoff is nearly all of it, else the work is in it
 
     def lognormal(value: float, sigma: float, z: float) -> float:
         return value * math.exp(sigma * z)
@@ -165,6 +167,10 @@ def drawn_delays(generator: np.random.Generator, base: Delays) -> Delays:
         kill=slow_kill,
         reversion=lognormal(base.reversion, 1.0, spread[1]),
         control_start=lognormal(base.control_start, 0.6, spread[2]),
-        pod_restart=lognormal(base.pod_restart, 0.35, spread[3]),
+        proxy_outlives=lognormal(base.proxy_outlives, 0.7, spread[5]),
+        pod_restart=lognormal(base.pod_restart, restart, spread[3]),
+        control_work=lognormal(base.control_work, 0.2, spread[6]),
+        app_work=lognormal(base.app_work, 0.2, spread[6]),
+        proxy_work=lognormal(base.proxy_work, 0.2, spread[6]),
         endpoint_update=lognormal(base.endpoint_update, 0.5, spread[4]),
     )

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from scenarios.model import Scenario
+from scenarios.model import Application, Scenario
 from sim.calibration import cpu
 from sim.calibration.calibrate import Calibration, calibrate, failures
 from sim.calibration.cold import cold_observation
@@ -32,7 +32,7 @@ from sim.model.system import WARM_UP_SECONDS
 from sim.observation import Observation, PodState
 from sim.replication.course import EVENTS, METASTABLE, censored_at, nothing_changes, planned
 from sim.replication.course import QUANTITIES as COURSE
-from sim.replication.mesh_figures import FIGURES, HANDSHAKES, MESH
+from sim.replication.mesh_figures import FIGURES, HANDSHAKES, MESH, THROUGHPUT
 from sim.replication.quantities import (
     FAN_QUANTITIES,
     PERCENTILES,
@@ -121,7 +121,7 @@ def make_forecast(
             "arrivals": "the drill's own, known from its seed" if schedule is not None else "Poisson, of any seed",
             "discrepancy": discrepancy.statement(),
         },
-        predictions=tuple(_predictions(setup, [v for v, _ in values], naive(setup, observation), load_bands)),
+        predictions=tuple(_predictions(setup, [v for v, _ in values], naive(setup, observation, schedule), load_bands)),
         fans=tuple(_fans(setup, [f for _, f in values])),
         limits=tuple(limits),
     )
@@ -186,8 +186,12 @@ def fan_step(setup: Setup) -> float:
 # ---- what nothing changes predicts -----------------------------------------------------------------------------------
 
 
-def naive(setup: Setup, observation: Observation) -> dict[Key, float]:
-    """(quantity, subject, window) → the value over the baseline; of a count, at the baseline's rate."""
+def naive(setup: Setup, observation: Observation, schedule: Schedule | None = None) -> dict[Key, float]:
+    """(quantity, subject, window) → the value over the baseline; of a count, at the baseline's rate.
+
+    Throughput follows the arrivals where they are known: who comes when is no more the fault's doing than the twin's
+    finding, and both forecasts are told it.
+    """
     found: dict[tuple[str, str], float] = {}
     failed = failures(observation.requests, setup.slos)
     requests = _Requests(
@@ -207,11 +211,51 @@ def naive(setup: Setup, observation: Observation) -> dict[Key, float]:
         found["attempts_per_request", service] = value
     found.update(((figure, MESH), value) for figure, value in observation.mesh.items())
     seconds = observation.ended_at - observation.started_at
-    return {
+    said = {
         (quantity, subject, window): value * (end - start) / seconds if quantity == HANDSHAKES else value
         for (quantity, subject), value in found.items()
         for window, (start, end) in windows(setup).items()
     }
+    if schedule is not None and (THROUGHPUT, MESH) in found:
+        for window, share in _load_shares(setup, observation, schedule).items():
+            said[THROUGHPUT, MESH, window] *= share
+    return said
+
+
+def _load_shares(setup: Setup, observation: Observation, schedule: Schedule) -> dict[str, float]:
+    """Window → requests to services a second that its arrivals ask for, over those that the baseline's asked for, each
+    with all that it calls; none where the baseline had none."""
+    asks = _asks(setup.app)
+    routes = {
+        journey.name: [f"{step.method} {step.service} {step.path}" for step in journey.steps]
+        for journey in setup.app.journeys
+    }
+    past = sum(asks.get(sample.route, 0) for sample in observation.requests)
+    if not past:
+        return {}
+    rate = past / (observation.ended_at - observation.started_at)
+    asked = np.asarray([sum(asks.get(route, 0) for route in routes[name]) for name in schedule.journeys])
+    at = np.asarray(schedule.at, dtype=np.float64)
+    return {
+        window: float(asked[(start <= at) & (at < end)].sum()) / (end - start) / rate
+        for window, (start, end) in windows(setup).items()
+        if end > start
+    }
+
+
+def _asks(app: Application) -> dict[str, int]:
+    """`POST storefront /checkout` → requests to services of the mesh that one such makes where all goes well."""
+    found: dict[tuple[str, str, str], int] = {}
+    routes = {(s.name, r.method, r.path): (s.meshed, r) for s in app.services for r in s.routes}
+
+    def asks(key: tuple[str, str, str]) -> int:
+        if key not in found:
+            meshed, route = routes[key]
+            calls = (call for group in route.calls for call in group)
+            found[key] = int(meshed) + sum(asks((call.service, call.method, call.path)) for call in calls)
+        return found[key]
+
+    return {f"{method} {name} {path}": asks((name, method, path)) for name, method, path in routes}
 
 
 # ---- from ensembles to results ---------------------------------------------------------------------------------------

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from sim.model.proxy import ClientProxy, Connection, Target, Try
 
 
+NO_APP = 502
+"""What a proxy answers when nobody listens behind it, or breaks off in the middle."""
+
+
 @dataclass(frozen=True, slots=True)
 class AppFault:
     """What `PUT /faults` does to a workload."""
@@ -112,6 +116,7 @@ class AppPod:
         "reached",
         "rejected",
         "routes",
+        "serves",
         "service",
         "thread",
         "wire",
@@ -124,6 +129,8 @@ class AppPod:
         self.address = address
         self.service = service
         self.alive = True
+        self.serves = True
+        """False while only the proxy is left of a pod that is being killed."""
         self.epoch = 0
         """Grows with each death; work and connections of an earlier life are void."""
         self.leaf_expires_at: float | None = None
@@ -180,6 +187,9 @@ class AppPod:
         """A request of a client proxy is here. What it waits for CPU is added to its way back."""
         now = self._agenda.now
         self.reached.add(now)
+        if not self.serves:
+            trial.answer(NO_APP)
+            return
         work = Work(self, trial, route, self.epoch)
         thread = self.thread
         if thread is None:
@@ -206,7 +216,7 @@ class AppPod:
             self.arrive(trial, route)
             return
         self.reached.add(self._agenda.now)
-        trial.answer(404)
+        trial.answer(404 if self.serves else NO_APP)
 
     def _admit(self, work: Work) -> None:
         fault = self.fault
@@ -324,9 +334,16 @@ class AppPod:
         for work in parked:
             self._admit(work)
 
-    def kill(self) -> None:
-        """SIGKILL to app and proxy: every connection breaks, all work is lost."""
-        self.alive = False
+    def kill_app(self) -> None:
+        """SIGKILL to the app alone: all work is lost, and the proxy answers for it."""
+        self._lose_work()
+        for connection in list(self.connections):
+            for trial in list(connection.tries):
+                if not trial.status:  # no answer is on its way
+                    trial.answer(NO_APP)
+
+    def _lose_work(self) -> None:
+        self.serves = False
         self.epoch += 1
         self._busy = 0
         self._queue.clear()
@@ -337,6 +354,11 @@ class AppPod:
             self._shared.clear()
         if self.thread is not None:
             self.thread.reset()
+
+    def kill(self) -> None:
+        """SIGKILL to app and proxy: every connection breaks, all work is lost."""
+        self.alive = False
+        self._lose_work()
         if self.wire is not None:
             self.wire.clear()
             self.unthrottle()
@@ -350,5 +372,5 @@ class AppPod:
 
     def start(self) -> None:
         """The pod is back, with empty hands."""
-        self.alive = True
+        self.alive = self.serves = True
         self.fault = None

@@ -24,13 +24,6 @@ NOWHERE = "nowhere.invalid:80"
 """A service that nobody has."""
 STARVING_MEBIBYTES = 32
 """A memory limit in which a proxy does not get as far as to serve."""
-RESTART_BACKOFF_SECONDS = 0.5
-"""Between a pod's death and the start of its next life."""
-APP_START_CPU_SECONDS = 0.15
-PROXY_START_CPU_SECONDS = 0.25
-CONTROL_START_CPU_SECONDS = 0.25
-"""What a process burns until it serves. Seen: 0.16 to 0.18 of an app and 0.26 to 0.29 of a proxy in their first two
-seconds, with a few requests in it, on a 2-core VM; a component of the control plane is taken to be like a proxy."""
 FIRST_CERTIFICATE_RETRY_SECONDS = 0.5
 """Between a fresh proxy's requests for a certificate, as `mesh.proxy.identity` has it."""
 
@@ -106,8 +99,8 @@ def _absence(fault: FaultSpec, system: System, components: tuple[str, ...]) -> P
     for component in components:
         system.control.down(component)
     yield from system.sleep_until(fault.at + fault.duration + delays.reversion)
-    system.starting(*(CONTROL_START_CPU_SECONDS for _ in components))
     yield system.calendar.timeout(delays.control_start)
+    yield from system.started(*(delays.control_work for _ in components))
     for component in components:
         system.control.up(component)
 
@@ -136,17 +129,16 @@ def _pod_kill(fault: FaultSpec, system: System) -> Process:
     delays = system.parameters.delays
     yield from system.sleep_until(fault.at + delays.injection + delays.kill)
     for pod in pods:
-        system.kill(pod)
+        system.kill(pod, delays.proxy_outlives)
         system.calendar.process(_comeback(pod, system))
 
 
 def _comeback(pod: AppPod, system: System) -> Process:
-    """A killed pod starts again, and asks for its first certificate until it gets one: each at its own beat."""
-    restart = system.parameters.delays.pod_restart
-    backoff = min(restart, RESTART_BACKOFF_SECONDS)
-    yield system.calendar.timeout(backoff)
-    system.starting(APP_START_CPU_SECONDS, PROXY_START_CPU_SECONDS)
-    yield system.calendar.timeout(restart - backoff)
+    """A killed pod starts again, beside all that starts with it and all that goes on; then it asks for its first
+    certificate until it gets one, each at its own beat."""
+    delays = system.parameters.delays
+    yield system.calendar.timeout(delays.pod_restart)
+    yield from system.started(delays.app_work, delays.proxy_work)
     if not system.restart(pod):
         yield system.calendar.timeout(FIRST_CERTIFICATE_RETRY_SECONDS * system.restarts.random())
         while not system.restart(pod):

@@ -3,14 +3,15 @@
 Between processes (`Machine`, `Thread`). Proxies, apps and the load generator are event loops: each takes what reaches
 it one after another, and uses one core at most. A loop that has something to do advances at
 
-    1 / s        s = max(1, (k + b) / cores)
+    1 / s        s = max(1, k / (cores - b))
 
 with k loops that have something to do, this one included, and b cores used by everything else: egalitarian sharing
-between loops, first come first served in each. What a loop still has to do is exact, whatever comes: it is kept in
-virtual time, which grows at 1/s. When a burst will be done is told when it is put in, and what comes later is unknown
-then. Let w be the work until then, w_j that of the other loops, and ρ the load that is to be expected:
+between loops, first come first served in each. The background is many processes that each ask for little, and gets what
+it asks for however many loops are at work, up to two thirds of the cores. What a loop still has to do is exact,
+whatever comes: it is kept in virtual time, which grows at 1/s. When a burst will be done is told when it is put in, and
+what comes later is unknown then. Let w be the work until then, w_j that of the other loops, and ρ the load that is to be expected:
 
-    T = min( w · s,  Σ min(w_j, w) · s / (k · (1 − ρ)) ),  w at least
+    T = min( w · s,  Σ min(w_j, w) / (cores - b - ρ) ),  w at least
 
 The first is an even share for all of it: an arrival sees the time average (PASTA), so with bursts in processes of their
 own its mean is that of M/G/1-PS, d/(1 − ρ). The second is what the machine needs for all that it has, beside the load
@@ -42,6 +43,8 @@ from sim.model.agenda import Agenda, Call, Entry
 TOGETHER = 0.25
 """Two of our proxies, HTTP/2 and mTLS between them, took 147 µs of a request at 2,000 a second and 33.5 µs where there
 was always another to read (183 and 64 µs interpreted, Envoy 219 and 46): docs/performance.md, (f) and (b)."""
+LEAST_FREE = 1 / 3
+"""Of all cores. A background that would have them all has to share as well, with how many nobody knows."""
 LOAD_SECONDS = 5.0
 """Over which the load that is still to come is estimated from what came."""
 
@@ -49,12 +52,12 @@ LOAD_SECONDS = 5.0
 class Machine:
     """The cores that all processes share."""
 
-    __slots__ = ("_at", "_busy", "_load", "_virtual", "ahead", "background", "cores", "together")
+    __slots__ = ("_at", "_busy", "_load", "_virtual", "ahead", "free", "together")
 
     def __init__(self, cores: float, background: float, ahead: float = 1.0, together: float = TOGETHER) -> None:
         """`background`: cores that what is not modelled uses, constantly. `ahead`, `together`: see the module."""
-        self.cores = cores
-        self.background = background
+        self.free = max(cores - background, LEAST_FREE * cores)
+        """Cores that are left to what is modelled."""
         self.ahead = ahead
         self.together = together
         self._busy: list[Thread] = []
@@ -78,17 +81,17 @@ class Machine:
         work = thread.ends_at + seconds * ahead - virtual
         thread.ends_at += seconds
         self._load += seconds / LOAD_SECONDS
-        share = (len(busy) + self.background) / self.cores
+        share = len(busy) / self.free
         if share <= 1.0:
             return work
-        alone = 1.0 - self._load / self.cores
+        alone = self.free - self._load
         if len(busy) == 1 or alone <= 0.0:
             return work * share
         left_in_all = 0.0
         for other in busy:
             left = other.ends_at - virtual
             left_in_all += left if left < work else work
-        drained = left_in_all * share / (len(busy) * alone)
+        drained = left_in_all / alone
         shared = work * share
         return shared if shared < drained else drained if drained > work else work
 
@@ -96,7 +99,14 @@ class Machine:
         """For a process that has something to do now: how much longer it takes than on a core of its own."""
         busy = self._advance(now)
         count = len(busy) + (1 if thread.ends_at <= self._virtual else 0)
-        return max(1.0, (count + self.background) / self.cores)
+        return max(1.0, count / self.free)
+
+    def left(self, now: float, thread: Thread) -> float:
+        """Seconds until the process has done what it was given, if nothing else gets anything to do and nobody is done
+        before; 0 where it is done."""
+        busy = self._advance(now)
+        work = thread.ends_at - self._virtual
+        return work * max(1.0, len(busy) / self.free) if work > 0.0 else 0.0
 
     def forget(self, thread: Thread) -> None:
         """The process has nothing to do any more."""
@@ -115,7 +125,7 @@ class Machine:
             for other in busy:
                 if other.ends_at < first:
                     first = other.ends_at
-            share = (len(busy) + self.background) / self.cores
+            share = len(busy) / self.free
             if share < 1.0:
                 share = 1.0
             passed -= (first - self._virtual) * share
@@ -151,6 +161,10 @@ class Thread:
     def burn(self, now: float, seconds: float) -> float:
         """Gives it a burst of so much CPU time. Returns how long from now until all of it is done, waiting included."""
         return self.machine.put(self, now, seconds, 1.0, 1.0)
+
+    def left(self, now: float) -> float:
+        """How long until all that it was given is done, as it looks now; what comes meanwhile changes it."""
+        return self.machine.left(now, self)
 
     def reset(self) -> None:
         """The process died with all it had to do."""

@@ -232,6 +232,9 @@ class Outbound:
         backend = known.destination.backend
         assert backend is not None
         backend.finished(now, connection.endpoint, connection, now - sent_at, exchange.route.failed(status))
+        entered = known.proxy.entered
+        if entered is not None:
+            entered.append((now, now - sent_at))
         if known.timer is None:
             known.rearm()
         self._follow(now, exchange.responded(now, status))
@@ -650,6 +653,8 @@ class ClientProxy:
         self.leaf: float | None = None
         """When our leaf expires; None: we have none."""
         self.handshake_failures = 0
+        self.entered: list[tuple[float, float]] | None = None
+        """(when, seconds) of each answer to a try, where load enters; None elsewhere."""
         self.thread: Thread | None = None
         """The proxy's event loop, and the app's beside it; None where CPU is not modelled (or there is no app)."""
         self.app_thread: Thread | None = None

@@ -1,18 +1,24 @@
-"""What a replication leaves behind: the client's record of every request, and counters by second."""
+"""What a replication leaves behind: the client's record of every request, and counters by slot."""
 
 from __future__ import annotations
 
 import math
 
+SLOT_SECONDS = 0.125
+"""Width of a slot of the counters. Windows are cut within slots as if what is in them were spread evenly, so they must
+be short: of 170 arrivals in a second, 6 more or less than a half come in its first half. A power of two."""
+BySlot = dict[int, int]
+"""How many in [slot, slot + 1) times `SLOT_SECONDS`."""
+
 
 class Tally:
-    """Counts things by second, the time of which only goes up."""
+    """Counts things by slot; the time only goes up."""
 
-    __slots__ = ("_by_second", "_count", "_second", "_until")
+    __slots__ = ("_by_slot", "_count", "_slot", "_until")
 
-    def __init__(self, by_second: dict[int, int]) -> None:
-        self._by_second = by_second
-        self._second = 0
+    def __init__(self, by_slot: BySlot) -> None:
+        self._by_slot = by_slot
+        self._slot = 0
         self._count = 0
         self._until = -math.inf
 
@@ -20,19 +26,19 @@ class Tally:
         """One more, at `now`."""
         if now >= self._until:
             self.settle()
-            self._second = math.floor(now)
-            self._until = self._second + 1.0
+            self._slot = math.floor(now / SLOT_SECONDS)
+            self._until = (self._slot + 1) * SLOT_SECONDS
         self._count += 1
 
     def settle(self) -> None:
-        """Brings the dictionary up to date; it lags by the second under way otherwise."""
+        """Brings the dictionary up to date; it lags by the slot under way otherwise."""
         if self._count:
-            self._by_second[self._second] = self._by_second.get(self._second, 0) + self._count
+            self._by_slot[self._slot] = self._by_slot.get(self._slot, 0) + self._count
             self._count = 0
 
 
 class MeshTallies:
-    """What all client proxies together count, by second."""
+    """What all client proxies together count, by slot."""
 
     __slots__ = ("failed", "refused", "retried")
 
@@ -58,20 +64,21 @@ class Record:
         """None: dropped, or no answer in time."""
         self.status: list[int] = []
         """0 where no answer came."""
-        self.reached: dict[str, dict[int, int]] = {}
-        """Service → second → requests that reached its pods."""
-        self.meant: dict[str, dict[int, int]] = {}
-        """Service → second → requests that its callers' proxies were asked to send, at their end."""
-        self.failed: dict[int, int] = {}
-        """Second → of those meant, the ones that ended with 5xx or without an answer, over all services."""
-        self.retried: dict[int, int] = {}
-        """Second → tries beyond the first, over all services."""
-        self.refused: dict[int, int] = {}
-        """Second → handshakes between proxies that failed, counted once by each proxy that saw it fail."""
+        self.reached: dict[str, BySlot] = {}
+        """Service → slot → requests that reached its pods."""
+        self.meant: dict[str, BySlot] = {}
+        """Service → slot → requests that its callers' proxies were asked to send, at their end."""
+        self.failed: BySlot = {}
+        """Slot → of those meant, the ones that ended with 5xx or without an answer, over all services."""
+        self.retried: BySlot = {}
+        """Slot → tries beyond the first, over all services."""
+        self.refused: BySlot = {}
+        """Slot → handshakes between proxies that failed, counted once by each proxy that saw it fail."""
+        self.entered: list[tuple[float, float]] = []
+        """(when, seconds) of each answer to a try at the proxies where load enters: the wait for an endpoint is no part
+        of it, as in their `response_latency_ms`."""
         self.killed: list[tuple[float, str, float]] = []
         """(when, service, its share of the service's pods) of each pod that was killed, counters and all."""
-        self.client_seconds = 0.0
-        """What the client itself adds to a latency, on average."""
         self.handshake_failures = 0
         self.events = 0
         self.stopped_at: float | None = None
@@ -95,7 +102,7 @@ class Record:
         return found
 
     def settle(self) -> None:
-        """Completes the counts by second."""
+        """Completes the counts by slot."""
         for tally in self._tallies:
             tally.settle()
         self.mesh.settle()

@@ -34,6 +34,8 @@ from sim.observation import PodState
 LOAD_SERVICE = "loadgen"
 WARM_UP_SECONDS = 6.0
 """Longer than the discovery cache's idle time."""
+STARTING_LOOK_SECONDS = 0.005
+"""At least so long between two looks whether a process has started."""
 EVENTS_PER_SECOND_BOUND = 400_000
 """Of simulated time; a drill at full tilt needs a few thousand."""
 
@@ -113,7 +115,6 @@ class System:
                 tuple(routes[call.service, call.method, call.path] for call in group) for group in model.route.calls
             )
         self._load = self._add_load(routes)
-        self.record.client_seconds = self.parameters.client_overhead.mean
         for fault in self.setup.faults:
             try:
                 self.calendar.process(process_of(fault, self))
@@ -215,6 +216,8 @@ class System:
         proxies = [
             self._add_proxy(f"{LOAD_SERVICE}-{i}", LOAD_SERVICE, None, True) for i in range(self.setup.load_pods)
         ]
+        for proxy in proxies:
+            proxy.entered = self.record.entered
         load = LoadGenerator(
             self.agenda,
             spec,
@@ -287,19 +290,35 @@ class System:
             raise Unrepresented(f"fault {fault.name}: the twin has no service {service}")
         return pods[: int(fault.targets.get("replicas", len(pods)))]
 
-    def kill(self, pod: AppPod) -> None:
+    def kill(self, pod: AppPod, proxy_outlives: float = 0.0) -> None:
+        """Its app dies now, and its proxy so many seconds later."""
         alive = sum(other.alive for other in self.pods[pod.service.name])
         self.record.killed.append((self.calendar.now, pod.service.name, 1.0 / max(alive, 1)))
+        if proxy_outlives and pod.service.meshed:
+            pod.kill_app()
+            self.agenda.call_at(self.agenda.now + proxy_outlives, self._kill_all, pod)
+        else:
+            self._kill_all(pod)
+        self.control.set_ready(pod.service.authority, pod, False)
+
+    def _kill_all(self, pod: AppPod) -> None:
         pod.kill()
         if pod.name in self._holders:
             self._holders[pod.name].forget()
-        self.control.set_ready(pod.service.authority, pod, False)
 
-    def starting(self, *cpu_seconds: float) -> None:
-        """Processes start, each burning so much CPU that others on the machine have to do without."""
-        if self._machine is not None:
-            for seconds in cpu_seconds:
-                Thread(self._machine).burn(self.calendar.now, seconds)
+    def started(self, *cpu_seconds: float) -> Generator[Any, Any, None]:
+        """Processes start, each with so much to do, and are waited for. They and all others on the machine delay each
+        other: when they are done is only known then. Where CPU is not modelled each has a core of its own."""
+        machine = self._machine
+        if machine is None:
+            yield self.calendar.timeout(max(cpu_seconds))
+            return
+        threads = [Thread(machine) for _ in cpu_seconds]
+        for thread, seconds in zip(threads, cpu_seconds, strict=True):
+            thread.burn(self.calendar.now, seconds)
+        for thread in threads:
+            while (left := thread.left(self.calendar.now)) > 0.0:
+                yield self.calendar.timeout(max(left, STARTING_LOOK_SECONDS))
 
     def restart(self, pod: AppPod) -> bool:
         """Brings a killed pod back; False where it cannot become ready, for want of a certificate."""

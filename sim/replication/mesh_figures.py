@@ -1,8 +1,9 @@
 """The guide's M1-M5 over the whole mesh, from a replication's counters; `reports.mesh_metrics` has them from scrapes.
 
     M1   share of logical requests between services that did not end with 5xx or without an answer
-    M2   p95 of the time to an answer at the proxy where load enters, seconds: through Linkerd's buckets and Prometheus'
-         quantile, as measured, though the twin knows better; a perfect model would be 14 % off otherwise
+    M2   p95 of the time from sending a try to its answer at the proxy where load enters, seconds: through Linkerd's
+         buckets and Prometheus' quantile, as measured, though the twin knows better; a perfect model would be 14 % off
+         otherwise. The wait for an endpoint is no part of it
     M3   handshakes that proxies saw fail, at either end: between two proxies each counts it
     M4   retries over logical requests
     M5   requests that reached services, a second
@@ -20,26 +21,26 @@ import numpy.typing as npt
 
 from mesh.proxy.metrics import LATENCY_BUCKETS_MS
 from scenarios.quantiles import histogram_quantile
-from sim.model.record import Record
+from sim.model.record import SLOT_SECONDS, Record
 
 FIGURES = ("M1", "M2", "M3", "M4", "M5")
-HANDSHAKES = "M3"
-"""A count, which grows with its window; the others are shares, rates and a latency."""
+HANDSHAKES, THROUGHPUT = "M3", "M5"
+"""A count, which grows with its window, and a rate, which follows the load; the others are shares and a latency."""
 Floats = npt.NDArray[np.float64]
 MESH = ""
 """The subject: all of it."""
 
 
-def mesh_figures(record: Record, latencies: Floats, start: float, end: float) -> dict[str, float]:
-    """Those of M1-M5 that have a value over [start, end) of the counters. `latencies`: seconds, of the client's
-    answered requests of the window."""
+def mesh_figures(record: Record, start: float, end: float) -> dict[str, float]:
+    """Those of M1-M5 that have a value over [start, end) of the counters."""
     found: dict[str, float] = {}
     meant = sum(between(seconds, start, end) for seconds in record.meant.values())
     reached = sum(between(seconds, start, end) for seconds in record.reached.values())
     if meant:
         found["M1"] = 1.0 - between(record.failed, start, end) / meant
         found["M4"] = between(record.retried, start, end) / meant
-    p95 = bucketed_quantile(latencies, 0.95)
+    seconds = [took for at, took in record.entered if start <= at < end]
+    p95 = bucketed_quantile(np.asarray(seconds, dtype=np.float64), 0.95)
     if p95 is not None:
         found["M2"] = p95
     found["M3"] = between(record.refused, start, end)
@@ -57,10 +58,11 @@ def bucketed_quantile(latencies: Floats, share: float) -> float | None:
     return value / 1_000.0 if value is not None else None
 
 
-def between(by_second: Mapping[int, int], start: float, end: float) -> float:
-    """Counts of [start, end); of a second that an edge cuts, the part that lies inside."""
+def between(by_slot: Mapping[int, int], start: float, end: float) -> float:
+    """Counts of [start, end), seconds; of a slot that an edge cuts, the part that lies inside."""
+    first, last = start / SLOT_SECONDS, end / SLOT_SECONDS
     return math.fsum(
-        count * (min(second + 1.0, end) - max(second, start))
-        for second, count in by_second.items()
-        if start - 1.0 < second < end
+        count * (min(slot + 1.0, last) - max(slot, first))
+        for slot, count in by_slot.items()
+        if first - 1.0 < slot < last
     )

@@ -131,9 +131,7 @@ def quantities(record: Record, setup: Setup, lag: float = 0.0, scrapes: Random |
                 by_route[slo.route] = requests.select(slo.route, start, end)
             for quantity, value in slo_quantities(by_route[slo.route], slo, setup.load.timeout).items():
                 found[quantity, slo.name, window] = value
-        everything = requests.select(None, start, end)
-        answered = everything.latency[~np.isnan(everything.latency)] - record.client_seconds
-        for figure, value in mesh_figures(record, answered, start - lag, end - lag).items():
+        for figure, value in mesh_figures(record, start - lag, end - lag).items():
             found[figure, MESH, window] = value
         for service in called_services(setup.app):
             meant = between(record.meant.get(service, {}), start - whole, end - whole)

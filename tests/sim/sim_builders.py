@@ -24,12 +24,21 @@ from scenarios.model import (
 from sim.model.distributions import Distribution, Exponential, LogNormal
 from sim.model.draws import Streams
 from sim.model.parameters import Delays, Parameters
-from sim.model.record import Record
+from sim.model.record import SLOT_SECONDS, BySlot, Record
 from sim.model.setup import Rules, Setup
 from sim.model.system import System
 
 INSTANT = LogNormal(0.0, 0.0)
-EXACT = Delays(injection=0.0, reversion=0.0, control_start=0.0, pod_restart=2.0, endpoint_update=0.3)
+EXACT = Delays(
+    injection=0.0,
+    reversion=0.0,
+    control_start=0.0,
+    control_work=0.0,
+    pod_restart=2.0,
+    app_work=0.0,
+    proxy_work=0.0,
+    endpoint_update=0.3,
+)
 
 
 def service(
@@ -124,6 +133,11 @@ def parameters_of(
 
 def played(setup: Setup, parameters: Parameters | None = None, seed: int = 1, **more: Any) -> Record:
     return System(setup, parameters or parameters_of(setup.load.rate), Streams(seed, 0), **more).run()
+
+
+def in_slots(by_second: dict[int, int]) -> BySlot:
+    """Counts of whole seconds as a record has them."""
+    return {round(second / SLOT_SECONDS): count for second, count in by_second.items()}
 
 
 def exponential(mean: float) -> Exponential:

@@ -12,6 +12,7 @@ from scenarios.model import LoadSpec, Scenario, ServiceTime, SloSpec
 from sim.explain.counterfactual import UNCHANGED, explain
 from sim.forecast.predict import TOO_FEW, cold_observation, interval, make_forecast, naive, student_95
 from sim.knobs.changes import knobs
+from sim.model.arrivals import Schedule
 from sim.model.setup import read_setup
 from sim.replication.course import EVENTS
 from sim.results import Forecast, Prediction
@@ -88,6 +89,22 @@ def test_nothing_changes_is_said_of_the_meshs_figures_too() -> None:
     assert found["M3", "", "inject"] == pytest.approx(10.0 * per_second)
     assert found["M3", "", "all"] == pytest.approx(15.0 * per_second)
     assert ("M4", "", "all") not in found
+
+
+def test_nothing_changes_knows_as_well_as_the_twin_who_will_come() -> None:
+    """Twice as many a second in the inject window as in the baseline, and none afterwards."""
+    scenario = shop()
+    setup = read_setup(scenario)
+    (journey,) = setup.app.journeys
+    seen = replace(cold_observation(scenario, 1), mesh={"M1": 0.99, "M5": 60.0})
+    journeys = len(seen.requests) / len(journey.steps)
+    rate = 2.0 * journeys / (seen.ended_at - seen.started_at)
+    at = tuple(index / rate for index in range(int(setup.inject_seconds * rate)))
+    found = naive(setup, seen, Schedule(at, (journey.name,) * len(at)))
+    assert found["M5", "", "inject"] == pytest.approx(120.0, rel=0.02)
+    assert found["M5", "", "recover"] == 0.0
+    assert found["M5", "", "all"] == pytest.approx(120.0 * setup.inject_seconds / setup.end, rel=0.02)
+    assert found["M1", "", "inject"] == 0.99
 
 
 def test_fans_cover_both_windows_in_steps() -> None:

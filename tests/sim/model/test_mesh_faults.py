@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from sim_builders import application, fault, parameters_of, played, rules_of, service, setup_of
+from sim_builders import EXACT, application, fault, parameters_of, played, rules_of, service, setup_of
 
 from mesh.api.messages import RetrySpec
 from mesh.behavior.backend import BackendSettings
@@ -17,6 +17,7 @@ from sim.model.parameters import CpuCosts
 from sim.model.record import Record
 from sim.model.setup import Setup, reached
 from sim.model.system import System
+from sim.replication.mesh_figures import between
 from sim.replication.quantities import forgotten, quantities
 
 SHORT_LEAVES = IdentitySettings(leaf_lifetime=10.0, clock_skew=0.5, min_refresh=1.0)
@@ -165,17 +166,72 @@ def test_a_caller_outside_the_mesh_needs_no_certificate_and_shares_no_connection
     assert len(system.pods["back"][0].connections) > 5
 
 
-def test_processes_that_start_take_cpu_from_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One core, two restarts that cost half a second of it together; the front end is not touched otherwise."""
-    costs = CpuCosts(cores=1.0, proxy_inbound=0.001, proxy_outbound=0.001, app_serve=0.001)
-    parameters = replace(parameters_of(40.0), cpu=costs)
+STARTS = replace(EXACT, pod_restart=0.5, app_work=0.15, proxy_work=0.25)
+ONE_CORE = CpuCosts(cores=1.0, proxy_inbound=0.001, proxy_outbound=0.001, app_serve=0.001)
+
+
+def test_processes_that_start_take_cpu_from_all_others() -> None:
+    """One core, a restart that costs 0.4 s of it; the front end is not touched otherwise."""
     other = application(service("front"), service("other", replicas=1))
     setup = setup_of(other, faults=(fault("pod-kill", at=5.0, service="other", replicas=1),), load=LOAD_OF_40)
-    slowed = slowest(played(setup, parameters), 5.4, 6.6)
-    monkeypatch.setattr("sim.model.faults.APP_START_CPU_SECONDS", 0.0)
-    monkeypatch.setattr("sim.model.faults.PROXY_START_CPU_SECONDS", 0.0)
-    spared = slowest(played(setup, parameters), 5.4, 6.6)
+    parameters = replace(parameters_of(40.0), cpu=ONE_CORE)
+    slowed, spared = (
+        slowest(played(setup, replace(parameters, delays=delays)), 5.4, 6.0) for delays in (STARTS, EXACT)
+    )
     assert slowed > 1.3 * spared
+
+
+@pytest.mark.parametrize(("cores", "pods", "work"), [(1.0, 1, 0.4), (1.0, 2, 0.8), (1.0, 4, 1.6), (2.0, 1, 0.25)])
+def test_pods_that_start_at_once_are_ready_when_the_shared_core_has_done_the_work_of_all(
+    cores: float, pods: int, work: float
+) -> None:
+    """Nothing else asks for the core. On two of them, one pod's app and proxy do not share."""
+    setup = setup_of(
+        application(service("front"), service("other", replicas=pods)),
+        faults=(fault("pod-kill", at=5.0, service="other", replicas=pods),),
+    )
+    idle = replace(parameters_of(1e-6), cpu=replace(ONE_CORE, cores=cores), delays=STARTS)
+    system = System(setup, idle, Streams(1, 0))
+    system.advance(5.5 + work - 0.01)
+    assert not any(pod.alive for pod in system.pods["other"])
+    system.advance(5.5 + work + 0.02)
+    assert all(pod.alive for pod in system.pods["other"])
+
+
+def test_a_pod_that_starts_waits_for_what_the_core_does_besides() -> None:
+    """With the core half in use, for about twice as long."""
+    setup = setup_of(
+        application(service("front"), service("other")),
+        faults=(fault("pod-kill", at=5.0, service="other", replicas=1),),
+        load=LoadSpec(100.0, {"all": 1.0}, 10**6, 10.0),
+    )
+    costs = replace(ONE_CORE, proxy_inbound=0.002, app_serve=0.003)
+    system = System(setup, replace(parameters_of(100.0), cpu=costs, delays=STARTS), Streams(1, 0))
+    system.advance(5.5 + 1.4 * 0.4)
+    assert not system.pods["other"][0].alive
+    system.advance(5.5 + 3.0 * 0.4)
+    assert system.pods["other"][0].alive
+
+
+def test_a_proxy_that_outlives_its_app_answers_502_until_it_is_dead_as_well() -> None:
+    """What was under way in the app, and what comes within the second after its death; the other pod has the rest."""
+    back = service("back", time=SLOW, replicas=2)
+    kill = fault("pod-kill", at=5.0, service="back", replicas=1)
+    setup = setup_of(application(service("front", calls=("back",)), back), faults=(kill,), load=LOAD_OF_40)
+    parameters = replace(parameters_of(40.0), delays=replace(EXACT, proxy_outlives=1.0, endpoint_update=3.0))
+    system = System(setup, parameters, Streams(1, 0))
+    system.advance(5.01)
+    assert system.pods["back"][0].alive
+    system.advance(6.01)
+    assert not system.pods["back"][0].alive
+    record = system.run()
+    assert bad(record, 0.0, 4.4) == 0.0
+    assert bad(record, 4.55, 4.99) == pytest.approx(0.5, abs=0.25)
+    assert bad(record, 5.05, 5.9) > 0.2  # type: ignore[operator]
+    assert bad(record, 6.05, 19.0) == 0.0
+    broken = [(s, la) for s, la in zip(record.status, record.latency, strict=True) if s != 200]
+    assert {status for status, _ in broken} == {502}
+    assert all(pod.alive and pod.serves for pod in system.pods["back"])
 
 
 def slowest(record: Record, start: float, end: float) -> float:
@@ -302,11 +358,11 @@ def test_requests_routed_to_another_service_are_served_where_it_has_the_route_an
     for to in ("other", "odd"):
         record = misrouted(to=to)
         assert set(record.status) == {200}
-        astray = sum(n for second, n in record.reached[to].items() if 1 <= second < 10)
-        kept = sum(n for second, n in record.reached["back"].items() if 1 <= second < 10)
+        astray = between(record.reached[to], 1.0, 10.0)
+        kept = between(record.reached["back"], 1.0, 10.0)
         assert astray > 300
         assert kept == 0
-        assert sum(n for second, n in record.reached["back"].items() if second >= 11) > 100
+        assert between(record.reached["back"], 11.0, 20.0) > 100
 
 
 def test_a_selector_that_matches_nothing_leaves_callers_without_an_endpoint() -> None:

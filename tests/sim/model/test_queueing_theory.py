@@ -211,7 +211,18 @@ def test_what_reaches_many_processes_at_once_is_done_when_the_cores_have_done_it
 
 def test_what_is_not_modelled_takes_its_share_of_the_cores() -> None:
     assert Thread(Machine(2.0, 0.5)).take(0.0, 0.001) == pytest.approx(0.001)
-    assert Thread(Machine(2.0, 2.0)).take(0.0, 0.001) == pytest.approx(0.0015)
+    assert Thread(Machine(2.0, 2.0)).take(0.0, 0.001) == pytest.approx(0.0015), "it has to share as well"
+
+
+def test_the_background_gets_what_it_asks_for_however_many_compute() -> None:
+    """Four loops have what half of a core leaves them."""
+    machine = Machine(1.0, 0.5, together=1.0)
+    threads = [Thread(machine) for _ in range(4)]
+    for thread in threads:
+        thread.burn(0.0, 0.1)
+    assert [thread.left(0.0) for thread in threads] == pytest.approx([0.8] * 4)
+    assert [thread.left(0.6) for thread in threads] == pytest.approx([0.2] * 4)
+    assert [thread.left(0.8001) for thread in threads] == [0.0] * 4
 
 
 def test_what_is_done_after_a_request_went_on_delays_the_next_one_only() -> None:

@@ -16,6 +16,7 @@ from sim.model.parameters import Parameters
 from sim.model.record import Record
 from sim.model.setup import CALLS_TOO, Setup, reached
 from sim.model.wire import HANDSHAKE_BYTES, TYPICAL_BYTES, Wire
+from sim.replication.mesh_figures import between
 
 ANSWER = TYPICAL_BYTES[0] + RECORD_BYTES
 """Without segments' headers."""
@@ -133,7 +134,7 @@ def test_where_calls_are_throttled_too_they_wait_before_they_are_served() -> Non
     app = application(service("front", calls=("middle",)), service("middle", calls=("back",)), service("back"))
     setup = setup_of(app, load=LoadSpec(30.0, {"all": 1.0}, 10**6, 60.0))
     here, there = (
-        sum(played(replace(setup, faults=(reached(slow, world),))).reached["back"][second] for second in range(5, 20))
+        between(played(replace(setup, faults=(reached(slow, world),))).reached["back"], 5.0, 20.0)
         for world in ("local", "kind")
     )
     assert here == pytest.approx(30.0 * 15.0, abs=4 * 450.0**0.5)

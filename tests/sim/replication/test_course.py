@@ -15,6 +15,7 @@ from sim_builders import (
     application,
     exponential,
     fault,
+    in_slots,
     parameters_of,
     played,
     rules_of,
@@ -28,9 +29,9 @@ from mesh.proxy.metrics import LATENCY_BUCKETS_MS
 from reports.measure import measure
 from reports.run import scenario_to
 from reports.store import Event, Request, RunStore
-from scenarios.model import LoadSpec, SloSpec
+from scenarios.model import LoadSpec, ServiceTime, SloSpec
 from scenarios.slo import BurnMeter
-from sim.model.record import Record
+from sim.model.record import SLOT_SECONDS, BySlot, Record, Tally
 from sim.model.setup import Setup
 from sim.replication.course import METASTABLE, PAGE_TIMES, PAGED, PEAK, RECOVER, nothing_changes, planned, read_course
 from sim.replication.mesh_figures import FIGURES, between, bucketed_quantile, mesh_figures
@@ -95,7 +96,7 @@ def test_the_meshs_figures_are_those_of_its_counters() -> None:
     retry = RetrySpec(statuses=((500, 599),), limit=1)
     rules = {s.authority: rules_of(s, retry=retry if s.name == "back" else None) for s in app.services}
     setup = setup_of(app, rules=rules, load=LoadSpec(200.0, {"all": 1.0}, 10**6, 10.0), inject_seconds=30.0)
-    figures = mesh_figures(played(setup), np.asarray([0.010]), 0.0, 30.0)
+    figures = mesh_figures(played(setup), 0.0, 30.0)
     # Half of the calls are retried once, a quarter fails; each failure fails the front, too.
     assert figures["M4"] == pytest.approx(0.5 / 2, abs=0.02)
     assert figures["M1"] == pytest.approx(1.0 - 2 * 0.25 / 2, abs=0.02)
@@ -104,11 +105,37 @@ def test_the_meshs_figures_are_those_of_its_counters() -> None:
 
 
 def test_counters_of_a_window_are_those_of_the_scrapes_before_its_edges() -> None:
-    by_second = {0: 10, 1: 20, 2: 30, 9: 7}
-    assert between(by_second, 0.0, 3.0) == 60.0
-    assert between(by_second, -0.25, 2.75) == 10.0 + 20.0 + 0.75 * 30.0
-    assert between(by_second, 0.5, 2.5) == 5.0 + 20.0 + 15.0
-    assert between(by_second, 1.25, 1.5) == 5.0
+    by_slot = {0: 10, 1: 20, 2: 30, 9: 7}
+    width = SLOT_SECONDS
+    assert between(by_slot, 0.0, 3.0 * width) == 60.0
+    assert between(by_slot, -0.25 * width, 2.75 * width) == 10.0 + 20.0 + 0.75 * 30.0
+    assert between(by_slot, 0.5 * width, 2.5 * width) == 5.0 + 20.0 + 15.0
+    assert between(by_slot, 1.25 * width, 1.5 * width) == 5.0
+
+
+def test_a_windows_edge_within_a_second_cuts_what_came_then_where_it_came() -> None:
+    """A burst in the tenth of a second after the edge, and nothing else in that second."""
+    tally = Tally(by_slot := {})
+    for at in (1.0, 4.51, 4.52, 4.55, 4.59, 6.0):
+        tally.add(at)
+    tally.settle()
+    assert between(by_slot, 0.0, 4.5) == 1.0
+    assert between(by_slot, 4.5, 5.0) == 4.0
+
+
+def test_the_wait_for_an_endpoint_is_no_part_of_the_latency_where_load_enters() -> None:
+    """Its one pod is away for two seconds: whoever came then is answered late, but not by a slow pod."""
+    setup = setup_of(
+        application(service("front", time=ServiceTime(0.02, 0.0, "constant"))),
+        faults=(fault("pod-kill", at=1.0, service="front", replicas=1),),
+        load=LoadSpec(50.0, {"all": 1.0}, 10**6, 10.0),
+        inject_seconds=10.0,
+    )
+    record = played(setup)
+    waited = [latency for at, latency in zip(record.intended_at, record.latency, strict=True) if 1.1 < at < 2.5]
+    assert min(late for late in waited if late is not None) > 0.4
+    assert max(seconds for at, seconds in record.entered if 1.1 < at < 10.0) == pytest.approx(0.02)
+    assert mesh_figures(record, 0.0, 10.0)["M2"] == pytest.approx(0.02, abs=0.01)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -120,7 +147,7 @@ def test_a_run_with_the_twins_requests_is_measured_as_the_twin_counts_them(tmp_p
     rules = {s.authority: rules_of(s, retry=retry if s.name == "back" else None) for s in app.services}
     setup = setup_of(app, faults=(hurt,), slos=slos, rules=rules, load=LoadSpec(60.0, {"all": 1.0}, 10**6, 4.0))
     record = played(setup, parameters_of(60.0, times={("front", "GET /"): exponential(0.008)}), seed=seed)
-    record.refused.update({4: 3, 11: 2})  # nothing breaks handshakes in this application
+    record.refused.update(in_slots({4: 3, 11: 2}))  # nothing breaks handshakes in this application
     twin = quantities(record, setup)
     assert twin[PAGED, "all", "all"] == 1.0
     with RunStore(_stored(tmp_path / "run.sqlite", record, setup)) as store:
@@ -167,32 +194,35 @@ def _stored(path: Path, record: Record, setup: Setup) -> Path:
     return path
 
 
+def _in(second: int, counts: BySlot) -> int:
+    return round(between(counts, second, second + 1.0))
+
+
 def _scrape(store: RunStore, record: Record, begin: float, setup: Setup) -> None:
     """The record's counters as proxies show them, once a second; each holds what came before."""
     seconds = range(math.floor(min(record.intended_at)) - 1, math.ceil(setup.end) + 1)
     latencies: dict[int, list[float]] = defaultdict(list)
-    for at, latency in zip(record.intended_at, record.latency, strict=True):
-        if latency is not None:
-            latencies[math.floor(at)].append((latency - record.client_seconds) * 1_000.0)
+    for at, took in record.entered:
+        latencies[math.floor(at)].append(took * 1_000.0)
     bounds = [*LATENCY_BUCKETS_MS, math.inf]
     total: Counter[tuple[str, str, str]] = Counter()
     client = "loadgen-0/proxy"
     for second in seconds:
-        failed = record.failed.get(second, 0)
-        for name, by_second in record.meant.items():
-            meant = by_second.get(second, 0)
+        failed = _in(second, record.failed)
+        for name, by_slot in record.meant.items():
+            meant = _in(second, by_slot)
             bad = min(meant, failed)
             failed -= bad
             statuses = "outbound_http_route_request_statuses_total"
             total[client, statuses, f'parent_name="{name}",http_status="200"'] += meant - bad
             total[client, statuses, f'parent_name="{name}",http_status="503"'] += bad
         assert failed == 0
-        for name, by_second in record.reached.items():
-            total[f"{name}-0/proxy", "request_total", 'direction="inbound"'] += by_second.get(second, 0)
+        for name, by_slot in record.reached.items():
+            total[f"{name}-0/proxy", "request_total", 'direction="inbound"'] += _in(second, by_slot)
         retries = "outbound_http_route_retry_requests_total"
-        total["front-0/proxy", retries, 'parent_name="back"'] += record.retried.get(second, 0)
+        total["front-0/proxy", retries, 'parent_name="back"'] += _in(second, record.retried)
         total["front-0/proxy", "tls_handshakes_total", 'direction="outbound"'] += 1
-        total["front-0/proxy", "tls_handshake_failures_total", 'reason="x"'] += record.refused.get(second, 0)
+        total["front-0/proxy", "tls_handshake_failures_total", 'reason="x"'] += _in(second, record.refused)
         for bound in bounds:
             label = "+Inf" if bound == math.inf else f"{bound:g}"
             inside = sum(value <= bound for value in latencies[second])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sim_builders import application, service, setup_of
+from sim_builders import application, in_slots, service, setup_of
 
 from sim.model.record import Record
 from sim.replication.quantities import APART_SECONDS, quantile_by_step, quantities, read_ahead
@@ -35,12 +35,9 @@ def test_what_is_under_way_at_a_windows_edge_is_counted_as_a_whole_request(lag: 
     one at -1.0. Scrapes half a second earlier would not have seen half a request."""
     setup = setup_of(application(service("front", calls=("back",)), service("back")), inject_seconds=10.0)
     record = Record()
-    record.reached["back"] = dict.fromkeys(range(-2, 11), 5)
-    record.meant["back"] = dict.fromkeys(range(-2, 11), 5)
-    record.reached["back"][9] = 6
-    record.reached["back"][-2] = 6
-    record.meant["back"][-1] = 6
-    record.meant["back"][10] = 6
+    five = dict.fromkeys(range(-2, 11), 5)
+    record.reached["back"] = in_slots({**five, 9: 6, -2: 6})
+    record.meant["back"] = in_slots({**five, -1: 6, 10: 6})
     found = quantities(record, setup, lag)["attempts_per_request", "back", "inject"]
     assert found == pytest.approx(expected)
 
@@ -48,7 +45,7 @@ def test_what_is_under_way_at_a_windows_edge_is_counted_as_a_whole_request(lag: 
 def test_both_ends_of_a_call_are_read_a_little_apart_and_what_comes_meanwhile_is_a_whole_request() -> None:
     setup = setup_of(application(service("front", calls=("back",)), service("back")), inject_seconds=10.0)
     record = Record()
-    record.reached["back"] = record.meant["back"] = dict.fromkeys(range(-2, 21), 50)
+    record.reached["back"] = record.meant["back"] = in_slots(dict.fromkeys(range(-2, 21), 50))
     chance = Random(3)
     drawn = [read_ahead(record, "back", setup, chance)[10.0] for _ in range(20_000)]
     assert np.mean(drawn) == pytest.approx(0.0, abs=0.02)
