@@ -9,6 +9,12 @@ A watch reconnects for ever with backoff (100 ms to 10 s, jitter 0.1, as Linkerd
 what it heard: whoever listens keeps the last snapshot, and the first message after a reconnect is a whole one. A stream
 that says nothing for `SILENCE_SECONDS` is taken for dead; the server sends a blank line every five seconds.
 
+A connection that nobody answers is given up after `TRY_SECONDS` and made anew from another port, without backoff. For
+a second or so after a control-plane pod died, kube-proxy gives it new connections still, and it decides once for each:
+repeated by the kernel, a SYN goes to the dead pod again, for as long as one waits. A single try of
+`CONNECT_TIMEOUT_SECONDS` thus cost what was asked for in that second all the time that its requests had. A refusal is
+an answer, and has its backoff.
+
 Each watch is an HTTP/1.1 connection of its own, so that one can be looked at with curl (Linkerd: one gRPC stream each,
 all on one connection). It is made of our own TLS shim and one reader, 39 KB; uvloop's TLS has a read buffer of 256 KB
 for each connection. Names that clients make up cannot hold connections: of the watches whose answer was that nothing is
@@ -21,10 +27,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import ssl
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from random import Random
 from typing import cast
 
@@ -42,6 +49,10 @@ from mesh.proxy.wire.message import Headers, ResponseHead
 from mesh.proxy.wire.tls import TlsShim, Upper, failure_reason
 
 CONNECT_TIMEOUT_SECONDS = 3.0
+"""Until the request is on its way: all tries to connect, and the handshake."""
+TRY_SECONDS = 1.0
+"""For one address to take a TCP connection: a third of what a request waits for its destination, and Linkerd's connect
+timeout. Without the handshake: a busy machine answers a SYN at once, and a handshake late."""
 SILENCE_SECONDS, SILENT_LOOKS = 15.0, 3
 BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS, BACKOFF_JITTER = 0.1, 10.0, 0.1
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -185,24 +196,56 @@ class ControlClient:
         if context is not None:
             protocol = exchange.shim = TlsShim(context, exchange, server_side=False, server_hostname=self.service.name)
         self._series.requests.value += 1
-        await self._dial(protocol)
+        connected = await self._dial()
+        await asyncio.get_running_loop().create_connection(lambda: protocol, sock=connected)
         await exchange.up
 
-    async def _dial(self, protocol: asyncio.Protocol) -> None:
-        """Tries the service's addresses one after the other, each for its share of the time there is."""
-        loop, port = asyncio.get_running_loop(), self.service.address.port
-        *others, last = await self._resolver.addresses()
-        share = CONNECT_TIMEOUT_SECONDS / (len(others) + 1)
-        for host in others:
-            with suppress(OSError):  # TimeoutError is one
-                async with asyncio.timeout(share):
-                    await loop.create_connection(lambda: protocol, host, port, local_addr=self._local)
-                    return
+    async def _dial(self) -> socket.socket:
+        """A TCP connection to one of the service's addresses; tries again for ever where one does not answer.
+
+        Raises:
+            OSError: each of them refused.
+        """
+        while True:
+            hosts = await self._resolver.addresses()
+            try:
+                return await self._dial_one_of(hosts, min(TRY_SECONDS, CONNECT_TIMEOUT_SECONDS / len(hosts)))
+            except TimeoutError:
+                self._resolver.failed()
+            except (OSError, asyncio.CancelledError):  # cancelled by the timeout over all of it
+                self._resolver.failed()
+                raise
+
+    async def _dial_one_of(self, hosts: list[str], seconds: float) -> socket.socket:
+        """Raises TimeoutError where one of them did not answer within `seconds`, else the last one's OSError."""
+        failure: OSError | None = None
+        for host in hosts:
+            try:
+                async with asyncio.timeout(seconds):
+                    return await self._connected(host)
+            except OSError as error:  # TimeoutError is one
+                if not isinstance(failure, TimeoutError):
+                    failure = error
+        assert failure is not None, "a resolver has at least one address"
+        raise failure
+
+    async def _connected(self, host: str) -> socket.socket:
+        """A bare socket: the protocol is to see one transport only, also where a try is given up as it succeeds."""
+        made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
         try:
-            await loop.create_connection(lambda: protocol, last, port, local_addr=self._local)
-        except (OSError, asyncio.CancelledError):  # cancelled by the timeout over all of it
-            self._resolver.failed()
+            made.setblocking(False)
+            if self._local is not None:
+                made.bind(self._local)
+            await asyncio.get_running_loop().sock_connect(made, (host, self.service.address.port))
+        except OSError as error:
+            made.close()
+            if error.errno is None:
+                raise
+            raise OSError(error.errno, os.strerror(error.errno)) from None  # asyncio says "Connect call failed"
+        except BaseException:
+            made.close()
             raise
+        return made
 
 
 class _Exchange(asyncio.Protocol):

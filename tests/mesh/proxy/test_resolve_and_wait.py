@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from random import Random
 
 import msgspec
@@ -12,7 +13,7 @@ from proxy_world import ControlPlane
 
 from mesh.api.messages import CertifyRequest, CertifyResponse
 from mesh.proxy.config import Address, ControlService, InvalidConfig, load_config
-from mesh.proxy.control import ControlClient
+from mesh.proxy.control import ControlClient, ControlError
 from mesh.proxy.csr import make_key_and_csr
 from mesh.proxy.metrics import Registry
 from mesh.proxy.resolve import Resolver
@@ -86,21 +87,93 @@ def test_a_replica_that_is_gone_costs_one_try() -> None:
     async def scenario() -> None:
         control = ControlPlane()
         await control.start()
-        service = ControlService(Address("localhost", control.address.port), control.service.name)
-        client = ControlClient(service, lambda: anchored_context(control.anchor.certificate_pem), Registry(), Random(1))
-
-        async def two(host: str, port: int) -> list[str]:
-            return ["127.0.0.77", "127.0.0.1"]  # nobody listens at the first
-
-        client._resolver = Resolver("localhost", service.address.port, Random(3), two)
-        _, csr = make_key_and_csr("cart.shop")
-        request = msgspec.json.encode(CertifyRequest(identity="cart.shop", token="t", csr=csr))
+        client = client_of(control, Dns(["127.0.0.77", "127.0.0.1"]))  # nobody listens at the first
         for _ in range(4):
-            answer = await client.post("/v1/certify", request, 5.0)
-            assert msgspec.json.decode(answer, type=CertifyResponse).leaf
+            await certify(client)
         await control.stop()
 
     uvloop.run(scenario())
+
+
+class Replaced(Dns):
+    """A Service's one address: its connections go to a pod that is silent, and to the next pod from the second lookup
+    on, those excepted that were begun."""
+
+    def __init__(self, next_pod: ControlPlane) -> None:
+        super().__init__(["127.0.0.1"])
+        self._next_pod = next_pod
+        # A full accept queue drops SYNs, as does a node that has forgotten the pod.
+        self._silent = socket.create_server(("127.0.0.1", next_pod.address.port), backlog=0)
+        self._held = [socket.socket() for _ in range(4)]
+        for held in self._held:
+            held.setblocking(False)
+            held.connect_ex(("127.0.0.1", next_pod.address.port))
+
+    async def look_up(self, host: str, port: int) -> list[str]:
+        found = await super().look_up(host, port)
+        if self.asked == 2:
+            self.close()
+            await self._next_pod.start()
+        return found
+
+    def close(self) -> None:
+        for held in (*self._held, self._silent):
+            held.close()
+
+
+def test_a_connection_that_nobody_answers_is_made_anew_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen in a rollout of the control plane: what was asked for as a pod died was not known within three seconds,
+    for kube-proxy stays by the pod to which it gave the first SYN."""
+    monkeypatch.setattr("mesh.proxy.control.TRY_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        control = ControlPlane()
+        dns = Replaced(control)
+        await certify(client_of(control, dns), patience=0.9)  # the kernel repeats a SYN after one second
+        assert dns.asked == 2
+        await control.stop()
+
+    uvloop.run(scenario())
+
+
+def test_one_that_is_never_answered_is_given_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mesh.proxy.control.TRY_SECONDS", 0.02)
+    monkeypatch.setattr("mesh.proxy.control.CONNECT_TIMEOUT_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        control = ControlPlane()
+        silent = Replaced(control)
+        dns = Dns(["127.0.0.1"])
+        with pytest.raises(ControlError, match="no answer in time"):
+            await certify(client_of(control, dns))
+        assert dns.asked > 2
+        silent.close()
+
+    uvloop.run(scenario())
+
+
+def test_one_that_is_refused_is_left_to_the_backoff_of_who_asked() -> None:
+    async def scenario() -> None:
+        dns = Dns(["127.0.0.1"])
+        with pytest.raises(ControlError, match="refused"):
+            await certify(client_of(ControlPlane(), dns))
+        assert dns.asked == 1
+
+    uvloop.run(scenario())
+
+
+def client_of(control: ControlPlane, dns: Dns) -> ControlClient:
+    service = ControlService(Address("localhost", control.address.port), control.service.name)
+    client = ControlClient(service, lambda: anchored_context(control.anchor.certificate_pem), Registry(), Random(1))
+    client._resolver = Resolver("localhost", service.address.port, Random(3), dns.look_up)
+    return client
+
+
+async def certify(client: ControlClient, patience: float = 5.0) -> None:
+    _, csr = make_key_and_csr("cart.shop")
+    request = msgspec.json.encode(CertifyRequest(identity="cart.shop", token="t", csr=csr))
+    answer = await client.post("/v1/certify", request, patience)
+    assert msgspec.json.decode(answer, type=CertifyResponse).leaf
 
 
 def test_names_of_control_services_are_read_and_mistyped_addresses_are_not_taken_for_names() -> None:
