@@ -69,6 +69,8 @@ class AppService:
     health_path: str | None = None
     """For a `command`: GET it for readiness; None: a TCP connect."""
     meshed: bool = True
+    cancels: bool = False
+    """Whether it stops working on a request whose client leaves, calls of its own included; else it finishes them."""
 
     @property
     def service_account(self) -> str:

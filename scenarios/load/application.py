@@ -106,7 +106,10 @@ def _service(name: str, node: Node, field: str, calls: list[_WrittenCall], probl
         command=command,
         health_path=health_path,
         meshed=fields.boolean("meshed", True),
+        cancels=fields.boolean("cancels", False),
     )
+    if service.cancels and service.work != "wait":
+        fields.problem("cancels", f"is for work that waits; who burns CPU reads no sockets (work: {service.work})")
     fields.done()
     return service
 

@@ -21,13 +21,20 @@ Answered = Callable[[int | None], None]
 _BODY = b'{"from":"gameday"}'
 
 
+class Ongoing(Protocol):
+    """Where a call is under way."""
+
+    def hang_up(self, answered: Answered, /) -> None:
+        """The answer is not wanted any more: `answered` will not be called. Nothing where it was."""
+
+
 class Caller(Protocol):
     """What a station needs of the network."""
 
     absolute: bool
     """Whether requests name their authority in the request line, as a proxy wants it."""
 
-    def call(self, authority: str, request: bytes, answered: Answered) -> None: ...
+    def call(self, authority: str, request: bytes, answered: Answered) -> Ongoing: ...
 
 
 def request_head(call: Call, authority: str, caller: str, absolute: bool = True) -> bytes:
@@ -57,8 +64,8 @@ class DirectClient:
         """`addresses`: (ip, port) of each authority. A Service keeps its address for as long as it exists."""
         self._pools = {authority: ProxyClient(*address, loop) for authority, address in addresses.items()}
 
-    def call(self, authority: str, request: bytes, answered: Answered) -> None:
-        self._pools[authority].call(authority, request, answered)
+    def call(self, authority: str, request: bytes, answered: Answered) -> Ongoing:
+        return self._pools[authority].call(authority, request, answered)
 
     def close(self) -> None:
         for pool in self._pools.values():
@@ -77,20 +84,22 @@ class ProxyClient:
         self._idle: list[_ClientConnection] = []
         self._opening: set[asyncio.Task[None]] = set()
 
-    def call(self, authority: str, request: bytes, answered: Answered) -> None:
+    def call(self, authority: str, request: bytes, answered: Answered) -> Ongoing:
         """Sends; `answered` is never called before this returns."""
         while self._idle:
             connection = self._idle.pop()
             if connection.usable:
                 connection.send(request, answered, fresh=False)
-                return
-        self.open(request, answered)
+                return connection
+        return self.open(request, answered)
 
-    def open(self, request: bytes, answered: Answered) -> None:
+    def open(self, request: bytes, answered: Answered) -> Ongoing:
         """Sends on a new connection."""
-        task = self._loop.create_task(self._connect(request, answered))
+        opening = _Opening()
+        task = self._loop.create_task(self._connect(request, answered, opening))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
+        return opening
 
     def release(self, connection: _ClientConnection) -> None:
         self._idle.append(connection)
@@ -100,13 +109,33 @@ class ProxyClient:
             connection.abort()
         self._idle.clear()
 
-    async def _connect(self, request: bytes, answered: Answered) -> None:
+    async def _connect(self, request: bytes, answered: Answered, opening: _Opening) -> None:
         try:
             _, connection = await self._loop.create_connection(lambda: _ClientConnection(self), self._host, self._port)
         except OSError:
-            answered(None)  # no proxy to speak to: the call failed
+            if not opening.given_up:
+                answered(None)  # no proxy to speak to: the call failed
             return
+        if opening.given_up:
+            connection.abort()
+            return
+        opening.connection = connection
         connection.send(request, answered, fresh=True)
+
+
+class _Opening:
+    """A call whose connection is being made, or was."""
+
+    __slots__ = ("connection", "given_up")
+
+    def __init__(self) -> None:
+        self.connection: _ClientConnection | None = None
+        self.given_up = False
+
+    def hang_up(self, answered: Answered) -> None:
+        self.given_up = True
+        if self.connection is not None:
+            self.connection.hang_up(answered)
 
 
 class _ClientConnection(asyncio.Protocol):
@@ -118,6 +147,8 @@ class _ClientConnection(asyncio.Protocol):
         self._request = b""
         self._fresh = True
         self._silent = True
+        self._again: tuple[Answered, Ongoing] | None = None
+        """Where the call went on that found this connection closed."""
 
     @property
     def usable(self) -> bool:
@@ -160,6 +191,13 @@ class _ClientConnection(asyncio.Protocol):
         self._transport = None
         self._fail()
 
+    def hang_up(self, answered: Answered) -> None:
+        if self._answered is answered:
+            self._answered = None
+            self.abort()
+        elif self._again is not None and self._again[0] is answered:
+            self._again[1].hang_up(answered)
+
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
@@ -168,7 +206,7 @@ class _ClientConnection(asyncio.Protocol):
         answered, self._answered = self._answered, None
         if answered is not None:
             if self._silent and not self._fresh:
-                self._pool.open(self._request, answered)
+                self._again = (answered, self._pool.open(self._request, answered))
             else:
                 answered(None)
         self.abort()

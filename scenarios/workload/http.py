@@ -1,7 +1,8 @@
 """HTTP/1.1, the server's side: a connection turns bytes into `Request`s and answers them in order.
 
 Requests of one connection are handled one at a time, pipelined ones wait; a client that goes away does not cancel the
-work it asked for, as with most servers. Of the headers only those that callers propagate are kept.
+work it asked for, as with most servers, unless the handler asks to be told. Of the headers only those that callers
+propagate are kept.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _REASONS = {
 class Request:
     """One request. `trace` are its propagated headers, as lines ready to be sent on."""
 
-    __slots__ = ("_connection", "_keep_alive", "body", "method", "path", "trace")
+    __slots__ = ("_connection", "_keep_alive", "body", "gone", "method", "path", "trace")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -55,6 +56,8 @@ class Request:
         self.path = ""
         self.trace = b""
         self.body = b""
+        self.gone: Callable[[], None] | None = None
+        """Called where the client leaves before it has its answer."""
 
     def respond(self, status: int, body: bytes, content_type: bytes = b"application/json") -> None:
         """Answers. Without effect where the client is gone."""
@@ -93,6 +96,10 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._waiting.clear()
         self._open.discard(self)
+        current = self._current
+        if current is not None and current.gone is not None:
+            self._current = None
+            current.gone()
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:

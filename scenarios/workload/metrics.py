@@ -39,6 +39,8 @@ class Metrics:
         self.queue_length = 0
         self.workers_busy = 0
         self.rejected = 0
+        self.cancelled = 0
+        """Given up because their clients left."""
 
     def answered(self, route: str, status: int) -> None:
         key = (route, status)
@@ -75,6 +77,8 @@ class Metrics:
             f"app_workers_busy {self.workers_busy}",
             "# TYPE app_rejected_total counter",
             f"app_rejected_total {self.rejected}",
+            "# TYPE app_cancelled_total counter",
+            f"app_cancelled_total {self.cancelled}",
             "# TYPE process_cpu_seconds_total counter",
             f"process_cpu_seconds_total {time.process_time():.6g}",
             "# TYPE process_resident_memory_bytes gauge",

@@ -18,6 +18,9 @@
 Burning is done one request at a time, in order of starting, as a single-threaded runtime would; between two of them the
 loop reads its sockets, so that workers and queue fill as they do when waiting. With `work: shared` requests burn in
 turns of a millisecond, as threads do that share one core.
+
+Where the client leaves, the work goes on, unless the service `cancels`: then the request gives up its place, and hangs
+up on those whom it has called.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from functools import partial
 from random import Random
 from time import perf_counter, thread_time
 
@@ -32,7 +36,7 @@ import msgspec
 
 from scenarios.model import Application, AppRoute, AppService, ServiceTime
 from scenarios.workload import faults as injected
-from scenarios.workload.client import Caller, request_head, whole_request
+from scenarios.workload.client import Answered, Caller, Ongoing, request_head, whole_request
 from scenarios.workload.faults import Faults
 from scenarios.workload.http import Request
 from scenarios.workload.metrics import Metrics
@@ -71,7 +75,21 @@ class _Route:
 class _Job:
     """One request that holds, or waits for, a worker."""
 
-    __slots__ = ("arrived", "demand", "failed", "left", "open_calls", "request", "route", "stage", "started", "status")
+    __slots__ = (
+        "arrived",
+        "calls",
+        "cancelled",
+        "demand",
+        "failed",
+        "left",
+        "open_calls",
+        "request",
+        "route",
+        "stage",
+        "started",
+        "status",
+        "waits",
+    )
 
     def __init__(self, request: Request, route: _Route, arrived: float) -> None:
         self.request = request
@@ -85,6 +103,11 @@ class _Job:
         self.open_calls = 0
         self.failed = False
         self.status = 200
+        self.waits = True
+        """For a worker."""
+        self.cancelled = False
+        self.calls: list[tuple[Ongoing, Answered]] = []
+        """Those under way, where it may be cancelled."""
 
 
 class Station:
@@ -142,18 +165,26 @@ class Station:
     def _arrive(self, request: Request, route: _Route) -> None:
         if self._frozen(route):
             self._parked.append((request, route))
+            if self._service.cancels:
+                request.gone = partial(self._leave_parked, request, route)
             return
         metrics = self.metrics
         if metrics.workers_busy < self._service.workers:
             metrics.workers_busy += 1
-            self._start(_Job(request, route, perf_counter()))
+            self._start(self._job(request, route))
         elif len(self._queue) < self._service.queue:
-            self._queue.append(_Job(request, route, perf_counter()))
+            self._queue.append(self._job(request, route))
             metrics.queue_length += 1
         else:
             metrics.rejected += 1
             metrics.answered(route.name, 503)
             request.respond(503, _OVERLOADED)
+
+    def _job(self, request: Request, route: _Route) -> _Job:
+        job = _Job(request, route, perf_counter())
+        if self._service.cancels:
+            request.gone = partial(self._cancel, job)
+        return job
 
     def _frozen(self, route: _Route) -> bool:
         return self._faults.freeze and self._faults.hits(route.name)
@@ -162,6 +193,7 @@ class Station:
         now = perf_counter()
         self.metrics.waited(now - job.arrived)
         job.started = now
+        job.waits = False
         if self._service.work != "wait":
             if not self._to_burn:
                 self._loop.call_soon(self._burn_next if self._service.work == "cpu" else self._burn_turn)
@@ -209,6 +241,8 @@ class Station:
     # ---- after the self time
 
     def _worked(self, job: _Job) -> None:
+        if job.cancelled:
+            return
         route = job.route
         self.metrics.worked(route.name, perf_counter() - job.started)
         faults = self._faults
@@ -238,22 +272,48 @@ class Station:
             if not job.open_calls:
                 self._next_stage(job)
 
+        job.calls.clear()
         for authority, head in calls:
-            self._caller.call(authority, whole_request(head, job.request.trace), answered)
+            ongoing = self._caller.call(authority, whole_request(head, job.request.trace), answered)
+            if self._service.cancels:
+                job.calls.append((ongoing, answered))
 
     def _answer(self, job: _Job, status: int, body: bytes) -> None:
+        if job.cancelled:
+            return
         if self._frozen(job.route):
             self._held.append((job, status, body))
             return
         self.metrics.answered(job.route.name, status)
         # The worker is free before the answer is out: the client's next request on this connection may follow at once.
+        self._free_worker()
+        job.request.respond(status, body)
+
+    def _free_worker(self) -> None:
         if self._queue:
             following = self._queue.popleft()
             self.metrics.queue_length -= 1
             self._start(following)
         else:
             self.metrics.workers_busy -= 1
-        job.request.respond(status, body)
+
+    # ---- clients that leave
+
+    def _cancel(self, job: _Job) -> None:
+        """Its client left: it gives up its place, and whom it has called."""
+        self.metrics.cancelled += 1
+        job.cancelled = True
+        if job.waits:
+            self._queue.remove(job)
+            self.metrics.queue_length -= 1
+            return
+        for ongoing, answered in job.calls:
+            ongoing.hang_up(answered)
+        self._free_worker()
+
+    def _leave_parked(self, request: Request, route: _Route) -> None:
+        self.metrics.cancelled += 1
+        self._parked.remove((request, route))
 
 
 def sample(time: ServiceTime, rng: Random) -> float:

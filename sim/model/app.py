@@ -12,7 +12,8 @@
                   ▼
               200            the worker is held until here
 
-A client that goes away cancels nothing: its work is done all the same, which is what makes retry storms expensive.
+A client that goes away cancels nothing: its work is done all the same, which is what makes retry storms expensive. In a
+service that `cancels` it does: the request gives up its place at once, and its own calls are given up with it.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ from sim.model.record import Tally
 from sim.model.wire import TYPICAL_BYTES, Wire
 
 if TYPE_CHECKING:
-    from sim.model.proxy import ClientProxy, Connection, Target, Try
+    from sim.model.proxy import ClientProxy, Connection, Outbound, Target, Try
 
 
+CANCELLED = -1
+"""The epoch of work that nobody goes on with."""
 NO_APP = 502
 """What a proxy answers when nobody listens behind it, or breaks off in the middle."""
 
@@ -69,7 +72,7 @@ class RouteModel:
 class Work(Requester):
     """One request inside a pod. It happens when its self time is over."""
 
-    __slots__ = ("epoch", "failed", "group", "open_calls", "pod", "route", "trial")
+    __slots__ = ("calls", "epoch", "failed", "group", "open_calls", "pod", "route", "trial", "waits")
 
     def __init__(self, pod: AppPod, trial: Try, route: RouteModel, epoch: int) -> None:
         self.when = 0.0
@@ -81,6 +84,10 @@ class Work(Requester):
         self.group = 0
         self.open_calls = 0
         self.failed = False
+        self.waits = True
+        """For a worker."""
+        self.calls: list[Outbound] | None = None
+        """Those of its present group, where it may be cancelled."""
 
     def happen(self) -> None:
         self.pod.worked(self)
@@ -104,9 +111,11 @@ class AppPod:
         "_serve_seconds",
         "_shared",
         "_workers",
+        "_works",
         "address",
         "alive",
         "answer_bytes",
+        "cancels",
         "connections",
         "epoch",
         "fault",
@@ -162,6 +171,9 @@ class AppPod:
         """Answers that a freeze holds back, workers and all."""
         self._parked: list[Work] = []
         """Arrivals during a freeze, which take part in nothing yet."""
+        self.cancels = service.cancels
+        self._works: dict[Try, Work] = {}
+        """What may be cancelled."""
 
     @property
     def queue_length(self) -> int:
@@ -220,6 +232,8 @@ class AppPod:
 
     def _admit(self, work: Work) -> None:
         fault = self.fault
+        if self.cancels:
+            self._works[work.trial] = work
         if fault is not None and fault.freeze and fault.hits(work.route.route):
             self._parked.append(work)
         elif self._busy < self._workers:
@@ -229,11 +243,13 @@ class AppPod:
             self._queue.append(work)
         else:
             self.rejected += 1
+            self._works.pop(work.trial, None)
             work.trial.answer(503)
 
     def _start(self, work: Work) -> None:
         agenda = self._agenda
         now = agenda.now
+        work.waits = False
         seconds = work.route.times.next()
         fault = self.fault
         latency = fault.latency if fault is not None and fault.latency and fault.hits(work.route.route) else 0.0
@@ -278,8 +294,12 @@ class AppPod:
         work.open_calls = len(group)
         proxy = self.proxy
         assert proxy is not None
+        calls: list[Outbound] | None = [] if self.cancels else None
+        work.calls = calls
         for target in group:
-            proxy.request(target, work)
+            call = proxy.request(target, work)  # an answer at once goes on with the next group, whose calls are others
+            if calls is not None:
+                calls.append(call)
 
     def called(self, work: Work, status: int) -> None:
         """A call to another service was answered."""
@@ -302,11 +322,32 @@ class AppPod:
         if fault is not None and fault.freeze and fault.hits(work.route.route):
             self._held.append((work, status))
             return
+        if self.cancels:
+            del self._works[work.trial]
         work.trial.answer(status)
+        self._free_worker()
+
+    def _free_worker(self) -> None:
         if self._queue:
             self._start(self._queue.popleft())
         else:
             self._busy -= 1
+
+    def cancel(self, trial: Try) -> None:
+        """Nobody waits for that answer any more, and the app hears of it. Nothing where it was given."""
+        work = self._works.pop(trial, None)
+        if work is None:
+            return
+        work.epoch = CANCELLED
+        if work in self._parked:
+            self._parked.remove(work)
+        elif work.waits:
+            self._queue.remove(work)
+        else:
+            self._held = [(other, status) for other, status in self._held if other is not work]
+            for call in work.calls or ():
+                call.abandon()
+            self._free_worker()
 
     # ---- faults
 
@@ -349,6 +390,7 @@ class AppPod:
         self._queue.clear()
         self._held.clear()
         self._parked.clear()
+        self._works.clear()
         self._burning_until = -1e18
         if self._shared is not None:
             self._shared.clear()

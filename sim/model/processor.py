@@ -9,7 +9,8 @@ with k loops that have something to do, this one included, and b cores used by e
 between loops, first come first served in each. The background is many processes that each ask for little, and gets what
 it asks for however many loops are at work, up to two thirds of the cores. What a loop still has to do is exact,
 whatever comes: it is kept in virtual time, which grows at 1/s. When a burst will be done is told when it is put in, and
-what comes later is unknown then. Let w be the work until then, w_j that of the other loops, and ρ the load that is to be expected:
+what comes later is unknown then. Let w be the work until then, w_j that of the other loops, and ρ the load that is to
+be expected:
 
     T = min( w · s,  Σ min(w_j, w) / (cores - b - ρ) ),  w at least
 

@@ -296,6 +296,8 @@ class Outbound:
             backend.withdraw(trial)
         else:
             del connection.tries[trial]
+            if connection.pod.cancels:
+                connection.pod.cancel(trial)
             multiplexed = connection.endpoint.multiplexed
             if not multiplexed:
                 connection.close()

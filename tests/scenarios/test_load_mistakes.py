@@ -105,6 +105,8 @@ MISTAKES = [
     ({"share: 25%": "share: 35%"}, "app.yaml:20: journeys: the shares sum to 110%, not 100%"),
     ({"        GET /old: {time: 2ms}": "        GET /old: {}"},
      "app.yaml:12: services.front.routes.GET /old.time: is missing"),
+    ({"workers: 4": "workers: 4\n      work: cpu\n      cancels: true"},
+     "app.yaml:18: services.payment.cancels: is for work that waits; who burns CPU reads no sockets (work: cpu)"),
     ({"workers: 4": "workrs: 4"}, 'app.yaml:16: services.payment.workrs: no such field; did you mean "workers"?'),
     # the manifests
     ({"name: front.web": "name: frnt.web"},

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -36,6 +37,14 @@ spec:
       routes:
         POST /buy: {time: 5ms, calls: [POST back /charge]}
         GET /slow: {time: 300ms}
+    quitter:
+      namespace: web
+      workers: 1
+      queue: 1
+      cancels: true
+      routes:
+        POST /buy: {time: 5ms, calls: [POST back /charge]}
+        GET /slow: {time: 300ms}
     back:
       namespace: pay
       routes: {POST /charge: {time: 1ms}}
@@ -51,6 +60,8 @@ class Proxy(ThreadingHTTPServer):
         super().__init__((HOST, 0), _Handler)
         self.status = 200
         self.close_after_answer = False
+        self.answer_after = 0.0
+        self.hung_up = threading.Event()
         self.seen: list[tuple[str, dict[str, str]]] = []
         self.clients: set[tuple[str, int]] = set()
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -64,6 +75,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["content-length"]))
         self.server.seen.append((self.requestline, {k.lower(): v for k, v in self.headers.items()}))
         self.server.clients.add(self.client_address)
+        if self.server.answer_after and select.select([self.connection], [], [], self.server.answer_after)[0]:
+            self.server.hung_up.set()  # nothing more is due from this client, so what there is to read is its end
+            self.close_connection = True
+            return
         closing = self.server.close_after_answer  # as of the request: after the answer the test is a step further
         self.send_response(self.server.status)
         self.send_header("content-length", "0")
@@ -76,10 +91,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Workload:
-    def __init__(self, app: Path, proxy: Proxy) -> None:
+    def __init__(self, app: Path, proxy: Proxy, service: str = "front") -> None:
         self.port, self.admin = free_port(), free_port()
         environment = os.environ | {"http_proxy": f"http://{HOST}:{proxy.server_port}"}
-        command = [sys.executable, "-m", "scenarios.workload", "--app", str(app), "--service", "front"]
+        command = [sys.executable, "-m", "scenarios.workload", "--app", str(app), "--service", service]
         command += ["--listen", f"{HOST}:{self.port}", "--admin", f"{HOST}:{self.admin}", "--seed", "1"]
         self.process = subprocess.Popen(command, env=environment)
         deadline = time.monotonic() + 15
@@ -112,10 +127,10 @@ def proxy() -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def workload(tmp_path: Path, proxy: Proxy) -> Iterator[Workload]:
+def workload(tmp_path: Path, proxy: Proxy, request: pytest.FixtureRequest) -> Iterator[Workload]:
     app = tmp_path / "app.yaml"
     app.write_text(APP)
-    workload = Workload(app, proxy)
+    workload = Workload(app, proxy, getattr(request, "param", "front"))
     yield workload
     workload.process.kill()
     workload.process.wait()
@@ -200,6 +215,32 @@ def test_a_freeze_holds_answers_until_it_is_lifted(workload: Workload) -> None:
     assert results[0][0] == 200
 
 
+@pytest.mark.parametrize("workload", ["front", "quitter"], indirect=True)
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_client_that_leaves_is_worked_for_no_longer_where_the_service_cancels(
+    workload: Workload, proxy: Proxy, request: pytest.FixtureRequest, kept: bool
+) -> None:
+    """While a call of its is under way, on a new connection or on one that another request has used. The one worker is
+    free for the next client at once, or after the call."""
+    cancels = request.node.callspec.params["workload"] == "quitter"
+    if kept:
+        assert workload.ask("POST", "/buy")[0] == 200
+    proxy.answer_after = 1.5
+    calls = len(proxy.seen)
+    client = socket.create_connection((HOST, workload.port))
+    client.sendall(b"POST /buy HTTP/1.1\r\nhost: front\r\ncontent-length: 0\r\n\r\n")
+    deadline = time.monotonic() + 5.0
+    while len(proxy.seen) == calls:
+        assert time.monotonic() < deadline, "it never called"
+        time.sleep(0.01)
+    client.close()
+    assert proxy.hung_up.wait(5.0 if cancels else 0.5) is cancels
+    began = time.monotonic()
+    assert workload.ask("GET", "/slow")[0] == 200
+    assert (time.monotonic() - began < 0.8) is cancels
+    assert f"app_cancelled_total {int(cancels)}" in workload.ask("GET", "/metrics", admin=True)[1].decode()
+
+
 def test_sigterm_lets_the_request_under_way_finish_and_exits_0(workload: Workload) -> None:
     thread, results = in_background(lambda: workload.ask("GET", "/slow"))
     time.sleep(0.1)
@@ -234,7 +275,7 @@ def test_metrics_can_be_read_by_prometheus_own_parser(workload: Workload) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--service", "nobody"], "no service 'nobody' in topology pair; there is front, back"),
+        (["--service", "nobody"], "no service 'nobody' in topology pair; there is front, quitter, back"),
         (["--listen", "nowhere"], "--listen: 'nowhere' is not ip:port"),
         (["--app", "gone.yaml"], "gone.yaml: no such file"),
     ],

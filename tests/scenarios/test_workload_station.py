@@ -46,6 +46,7 @@ class Clock:
 class FakeRequest:
     def __init__(self, clock: Clock, method: str = "POST", path: str = "/work", trace: bytes = b"") -> None:
         self.method, self.path, self.trace, self.body = method, path, trace, b""
+        self.gone: Callable[[], None] | None = None
         self.status: int | None = None
         self.at: float | None = None
         self._clock = clock
@@ -55,8 +56,16 @@ class FakeRequest:
         self.status, self.at = status, self._clock.now
 
 
+class FakeOngoing:
+    def __init__(self) -> None:
+        self.hung_up_on: list[Callable[[int | None], None]] = []
+
+    def hang_up(self, answered: Callable[[int | None], None], /) -> None:
+        self.hung_up_on.append(answered)
+
+
 class FakeCaller:
-    """Answers every call after a second, with the next of `statuses`."""
+    """Answers every call after a second, with the next of `statuses`, whoever hung up."""
 
     absolute = True
 
@@ -64,10 +73,16 @@ class FakeCaller:
         self.clock = clock
         self.statuses: list[int | None] = []
         self.sent: list[tuple[float, bytes]] = []
+        self.ongoing = FakeOngoing()
 
-    def call(self, authority: str, request: bytes, answered: Callable[[int | None], None]) -> None:
+    def call(self, authority: str, request: bytes, answered: Callable[[int | None], None]) -> FakeOngoing:
         self.sent.append((self.clock.now, request))
-        self.clock.call_later(1.0, answered, self.statuses.pop(0) if self.statuses else 200)
+        self.clock.call_later(1.0, self._answer, answered)
+        return self.ongoing
+
+    def _answer(self, answered: Callable[[int | None], None]) -> None:
+        if answered not in self.ongoing.hung_up_on:
+            answered(self.statuses.pop(0) if self.statuses else 200)
 
 
 class Replica:
@@ -174,6 +189,50 @@ def test_a_frozen_replica_answers_nothing_and_then_everything(clock: Clock) -> N
     assert (under_way.status, under_way.at) == (200, 30)
     # The thaw is a burst: one worker, one place in the queue, the others are too many.
     assert [request.status for request in later] == [200, 200, 503, 503]
+
+
+def leave(request: FakeRequest) -> None:
+    assert request.gone is not None
+    request.gone()
+
+
+def test_who_leaves_is_served_to_the_end_unless_the_service_cancels(clock: Clock) -> None:
+    assert Replica(clock).send().gone is None
+    replica = Replica(clock, cancels=True, queue=2)
+    first, second, third = replica.send(), replica.send(), replica.send()
+    clock.run(0.5)
+    leave(second)
+    leave(first)  # the worker takes the next one, who is the third by now
+    clock.run(10)
+    assert (first.at, second.at, third.at) == (None, None, 1.5)
+    metrics = replica.station.metrics
+    assert (metrics.workers_busy, metrics.queue_length, metrics.cancelled) == (0, 0, 2)
+
+
+def test_who_leaves_while_calls_are_under_way_has_them_hung_up(clock: Clock) -> None:
+    replica = Replica(clock, cancels=True, calls=((Call("other", "GET", "/x"), Call("other", "POST", "/y")),))
+    first, second = replica.send(), replica.send()
+    clock.run(1.5)
+    leave(first)
+    clock.run(10)
+    assert len(replica.caller.ongoing.hung_up_on) == 2
+    assert (first.at, second.at) == (None, 3.5)
+
+
+def test_who_leaves_a_frozen_replica_is_not_there_when_it_thaws(clock: Clock) -> None:
+    replica = Replica(clock, cancels=True)
+    before = replica.send()
+    clock.run(0.5)
+    replica.station.set_faults(Faults(freeze=True))
+    parked, stays = replica.send(), replica.send()
+    clock.run(2)
+    leave(parked)
+    leave(before)  # its answer is held back
+    clock.run(3)
+    replica.station.set_faults(NONE)
+    clock.run(10)
+    assert (before.at, parked.at, stays.at) == (None, None, 4)
+    assert replica.station.metrics.workers_busy == 0
 
 
 def test_injected_errors_strike_at_their_rate(clock: Clock) -> None:

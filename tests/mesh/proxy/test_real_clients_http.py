@@ -20,7 +20,7 @@ from proxy_world import Pod, Seen, World, authority_of, run_in_world, until
 from websockets.exceptions import ConnectionClosedError
 
 from benchmarks.ports import free_port
-from mesh.api.messages import NotFound
+from mesh.api.messages import HttpRouteSpec, NotFound, TimeoutSpec
 from mesh.proxy.config import Address
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(30)]
@@ -410,6 +410,29 @@ def test_a_client_that_leaves_in_mid_response_takes_the_servers_work_with_it(tmp
             assert cart.proxy.outbound.in_flight == payment.proxy.inbound.in_flight == 0
             assert cart.metric("response_total", direction="outbound", error="cancelled") == 1
             assert cart.metric("tcp_open_connections", direction="outbound", peer="dst") == 1, "it is shared"
+
+    run_in_world(tmp_path, scenario)
+
+
+def test_a_try_that_times_out_takes_the_servers_work_with_it(tmp_path: Path) -> None:
+    """The app sees its connection end: one that cancels what nobody waits for can stop. The proxies keep theirs."""
+    gone = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        assert await reader.read() == b""
+        gone.set()
+        writer.close()
+
+    async def scenario(made: World) -> None:
+        async with RawServer(silent) as server:
+            cart, payment = await made.pod("cart"), await made.pod("payment", app=server.address)
+            timeouts = TimeoutSpec(response_seconds=0.2)
+            made.control.policy(payment.authority, routes=(HttpRouteSpec(name="r", timeouts=timeouts),))
+            assert (await cart.send(payment)).status == 504
+            await asyncio.wait_for(gone.wait(), 2.0)
+            assert payment.proxy.inbound.in_flight == 0
+            assert cart.metric("tcp_open_connections", direction="outbound", peer="dst") == 1
 
     run_in_world(tmp_path, scenario)
 

@@ -21,9 +21,9 @@ TRY_TIMEOUT = 1.0
 RECOVERY_SECONDS = 150.0
 
 
-def shop(rate: float, retries: int, queue: int = 10**6, trigger: float = 10.0) -> Setup:
+def shop(rate: float, retries: int, queue: int = 10**6, trigger: float = 10.0, cancels: bool = False) -> Setup:
     front = service("front", calls=("back",), workers=10**6)
-    back = service("back", workers=WORKERS, queue=queue)
+    back = service("back", workers=WORKERS, queue=queue, cancels=cancels)
     retry = RetrySpec(statuses=((500, 599),), limit=retries) if retries else None
     route = HttpRouteSpec(name="http", retry=retry, timeouts=TimeoutSpec(response_seconds=TRY_TIMEOUT))
     rules = {}
@@ -63,6 +63,12 @@ def test_below_the_boundary_the_storm_ends(retries: int) -> None:
 @pytest.mark.parametrize("retries", [1, 2, 3])
 def test_above_the_boundary_the_storm_stays(retries: int) -> None:
     assert goodput(shop(1.1 * CAPACITY / (1 + retries), retries)) < 0.1
+
+
+@pytest.mark.parametrize("retries", [1, 2, 3])
+def test_who_stops_working_for_clients_that_left_does_not_stay_in_a_storm(retries: int) -> None:
+    """At the load at which it stays otherwise: work that nobody waits for is not done, so it is no load."""
+    assert goodput(shop(1.1 * CAPACITY / (1 + retries), retries, cancels=True)) > 0.99
 
 
 def test_without_a_trigger_the_same_load_is_served() -> None:

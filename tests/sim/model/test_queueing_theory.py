@@ -59,9 +59,10 @@ def requests(
     work: Literal["wait", "cpu", "shared"] = "wait",
     timeout: float = 1e4,
     seed: int = 1,
+    cancels: bool = False,
 ) -> list[tuple[float | None, int]]:
     """(latency, status) of each request to one pod, in the order of arrival, after a warm-up of 30 s."""
-    app = application(service("only", workers=workers, queue=queue, work=work))
+    app = application(service("only", workers=workers, queue=queue, work=work, cancels=cancels))
     setup = setup_of(
         app, load=LoadSpec(rate, {"all": 1.0}, 10**6, timeout), inject_seconds=seconds, recover_seconds=0.0
     )
@@ -323,6 +324,18 @@ def test_impatient_clients_of_several_workers_leave_by_erlang_c(timeout: float) 
     rows = requests(1200.0, rate, exponential(mean), workers=workers, timeout=timeout)
     late = waiting * both + (1 - waiting) * math.exp(-served * timeout)
     close([status == 0 for _, status in rows], late, widest=0.4)
+
+
+@pytest.mark.parametrize("utilisation", [0.6, 1.5])
+def test_work_that_is_cancelled_with_its_client_holds_nobody_up(utilisation: float) -> None:
+    """The work that an arrival finds before it never exceeds the timeout t, so a queue above its capacity is stable,
+    too. By level crossing (Brill and Posner 1977) the work's density is λ P₀ exp((λ-μ) v) on (0, t), which makes
+    P(late) = P₀ exp(-(μ-λ) t)."""
+    mean, timeout = 0.012, 0.05
+    rate, drained = utilisation / mean, (1 - utilisation) / mean
+    empty = 1 / (1 + rate * (1 - math.exp(-drained * timeout)) / drained)
+    rows = requests(900.0, rate, exponential(mean), timeout=timeout, cancels=True)
+    close([status == 0 for _, status in rows], empty * math.exp(-drained * timeout), widest=0.4)
 
 
 def test_two_queues_one_after_the_other_do_not_see_each_other() -> None:
