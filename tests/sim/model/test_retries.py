@@ -1,10 +1,16 @@
-"""Retries in the twin: amplification by limit, ceiling by budget, trips of the breaker."""
+"""Retries in the twin: amplification by limit, ceiling by budget, trips of the breaker.
+
+What has chance in it is held to its expectation within four standard errors: of counting where tries are independent,
+of batch means where they are not.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 from sim_builders import application, parameters_of, played, rules_of, service, setup_of
 
@@ -12,6 +18,7 @@ from mesh.api.messages import FailureAccrualSpec, ProfileRoute, RetryBudgetSpec,
 from scenarios.model import LoadSpec, ServiceTime
 from sim.model.record import SLOT_SECONDS, Record
 from sim.model.setup import Setup
+from sim.replication.mesh_figures import between
 
 FIVE = ((500, 599),)
 
@@ -38,9 +45,15 @@ def amplification(record: Record, service: str) -> float:
 def test_a_limit_of_r_amplifies_by_the_geometric_sum(limit: int, p: float) -> None:
     retry = RetrySpec(statuses=FIVE, limit=limit) if limit else None
     record = played(two_tiers(p, retry=retry))
-    assert amplification(record, "back") == pytest.approx((1 - p ** (limit + 1)) / (1 - p), rel=0.05)
-    failed = sum(1 for status in record.status if status >= 500) / len(record.status)
-    assert failed == pytest.approx(p ** (limit + 1), abs=0.03)
+    tries = np.arange(1, limit + 2)
+    odds = np.where(tries <= limit, p ** (tries - 1) * (1 - p), p**limit)
+    mean = (1 - p ** (limit + 1)) / (1 - p)
+    assert float((odds * tries).sum()) == pytest.approx(mean)
+    requests = len(record.status)
+    error = math.sqrt((float((odds * tries**2).sum()) - mean**2) / requests)
+    assert amplification(record, "back") == pytest.approx(mean, abs=4 * error + 1e-9)
+    failed, gone = sum(1 for status in record.status if status >= 500) / requests, p ** (limit + 1)
+    assert failed == pytest.approx(gone, abs=4 * math.sqrt(gone * (1 - gone) / requests))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
@@ -64,7 +77,13 @@ def test_a_budget_grants_its_ratio_of_what_succeeds(p: float, ratio: float) -> N
     record = played(two_tiers(p, rate, profile=_budget(ratio, reserve), seconds=300.0))
     deposited = ratio * (1 - p)
     expected = 1 + (deposited + reserve / rate) / (1 - deposited)
-    assert amplification(record, "back") == pytest.approx(expected, rel=0.015)
+    beyond = []  # tries beyond those expected of the requests, in each of 20 batches after the first deposits
+    for start in np.arange(20.0, 300.0, 14.0).tolist():
+        tries, meant = (between(counts["back"], start, start + 14.0) for counts in (record.reached, record.meant))
+        beyond.append(tries - expected * meant)
+    error = float(np.std(beyond, ddof=1)) / math.sqrt(len(beyond))
+    assert 4 * error < 0.03 * rate * 14.0, "too short a run"
+    assert abs(float(np.mean(beyond))) <= 4 * error
     assert amplification(record, "back") < 1 + ratio + reserve / rate
 
 
@@ -120,5 +139,5 @@ def test_work_goes_on_when_its_caller_has_given_up() -> None:
     retry = RetrySpec(statuses=FIVE, limit=2, timeout_seconds=0.1)
     rules = {front.authority: rules_of(front), back.authority: rules_of(back, retry=retry)}
     record = played(setup_of(app, rules=rules), parameters_of(20.0))
-    assert amplification(record, "back") == pytest.approx(3.0, rel=0.05)
+    assert amplification(record, "back") == 3.0
     assert set(record.status) == {200}  # the last try has no such limit
