@@ -18,6 +18,7 @@ from sim.calibration.workers import PRIOR_SIGMA as WORKERS_PRIOR
 from sim.model.arrivals import PRIOR_SIGMA as DISPERSION_PRIOR
 from sim.model.distributions import Distribution
 from sim.model.draws import Streams
+from sim.model.parameters import Parameters
 
 BARELY = 0.3
 DRAWS = 200
@@ -80,6 +81,7 @@ def findings(calibration: Calibration) -> tuple[Finding, ...]:
     found.append(_failures(calibration, [parameters.failure_share for parameters in drawn]))
     if calibration.bad == 0:
         found.append(_untold("retries", "no request failed: whether a second try helps is read from the fault alone"))
+    found += _never_seen(drawn)
     for quantity, sigma in calibration.residual.items():
         told = "halves of the window" if sigma < 0.3 else None
         found.append(Finding(f"noise floor of {quantity}", sigma, sigma, sigma, "", 0.0 if not told else 1.0, told))
@@ -152,6 +154,24 @@ def _failures(calibration: Calibration, values: list[float]) -> Finding:
     told = f"{calibration.bad} of {calibration.total} failed" if calibration.total >= 30 else None
     narrowed = 1.0 - min(1.0, math.sqrt(50.0 / (50.0 + calibration.total)))
     return Finding("failures without a cause", middle, low, high, "share", round(narrowed, 3), told)
+
+
+def _never_seen(drawn: list[Parameters]) -> list[Finding]:
+    """What no healthy window shows: of the kind of world, and drawn as wide for every forecast."""
+    delays = [parameters.delays for parameters in drawn]
+    generator = np.random.Generator(np.random.SFC64(13))
+    seconds = {
+        "time to open a connection": [float(each.handshake.block(generator, 1)[0]) for each in drawn],
+        "time to ask for a destination": [float(each.discovery.block(generator, 1)[0]) for each in drawn],
+        "time to inject a fault": [each.injection + each.kill for each in delays],
+        "time to hear of a pod's end": [each.endpoint_update for each in delays],
+        "time to restart a pod": [each.pod_restart for each in delays],
+        "CPU to start a pod": [each.app_work + each.proxy_work for each in delays],
+        "time to start a control-plane component": [each.control_start for each in delays],
+        "CPU to start a control-plane component": [each.control_work for each in delays],
+    }
+    note = "no healthy window shows it: typical of this kind of world"
+    return [_found(name, values, "s", 1.0, None, note) for name, values in seconds.items() if max(values) > 0.0]
 
 
 def _untold(parameter: str, note: str) -> Finding:
