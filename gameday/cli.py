@@ -256,8 +256,9 @@ def phase_map(
     size
         Of the fault: [duration|latency|errors|replicas=]LOW:HIGH:COUNT, or values; the axis alone takes its defaults.
     policy
-        A map of its own for each: limit=N, budget=N%, timeout=DURATION, queue=N, replicas=N, breaker; several joined
-        by commas, @SERVICE for another service than the faulted one. May be repeated; without it, the usual ones.
+        A map of its own for each: limit=N, budget=N%, timeout=DURATION, queue=N, replicas=N, breaker, cancels; several
+        joined by commas, @SERVICE for another service than the faulted one. May be repeated; without it, the usual
+        ones.
     points
         About so many, over all policies.
     seconds

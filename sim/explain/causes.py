@@ -67,6 +67,7 @@ def mechanisms(task: Task) -> list[Mechanism]:
         Mechanism("circuit breakers", "mechanism", _policies(_unbroken)),
         Mechanism("fail-fast and load shedding in proxies", "mechanism", _policies(_patient)),
         Mechanism("bounded queues in apps", "mechanism", _unbounded),
+        Mechanism("work for callers that have left", "mechanism", _cancelling),
         Mechanism("leaves that expire", "mechanism", _everlasting),
     ]
     found = [mechanism for mechanism in found if mechanism.off(task) is not task]
@@ -132,6 +133,15 @@ def _patient(rules: Rules) -> Rules:
 def _unbounded(task: Task) -> Task:
     services = tuple(replace(service, queue=UNBOUNDED) for service in task.setup.app.services)
     return replace(task, setup=replace(task.setup, app=replace(task.setup.app, services=services)))
+
+
+def _cancelling(task: Task) -> Task:
+    """Where an app could be told: one that burns CPU hears nothing meanwhile."""
+    app = task.setup.app
+    services = tuple(replace(s, cancels=True) if s.work == "wait" else s for s in app.services)
+    if services == app.services:
+        return task
+    return replace(task, setup=replace(task.setup, app=replace(app, services=services)))
 
 
 def _everlasting(task: Task) -> Task:

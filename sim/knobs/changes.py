@@ -98,6 +98,8 @@ def _of_service(configuration: Configuration, setup: Setup, service: AppService)
         yield from _timeouts(setup, service, rules)
         yield _breaker(service, rules)
     yield from _of_pods(configuration, service)
+    if service.work == "wait" and not service.cancels and _gives_up(rules):
+        yield _cancelling(configuration, service)
 
 
 def _limit(service: AppService, today: int) -> Knob:
@@ -266,7 +268,7 @@ def _breaker(service: AppService, rules: Rules) -> Knob:
 
 
 def _of_pods(configuration: Configuration, service: AppService) -> Iterator[Knob]:
-    foreign = FOREIGN if any(s.command is not None for s in configuration.scenario.app.services) else None
+    foreign = _foreign(configuration)
     others = sum(s.replicas for s in configuration.scenario.app.services) - service.replicas
     most = min(MOST_REPLICAS, MAX_PODS - others, service.replicas + 6)
 
@@ -301,6 +303,34 @@ def _of_pods(configuration: Configuration, service: AppService) -> Iterator[Knob
     down = tuple(dict.fromkeys(float(int(v)) for v in (queue / 2, queue / 4, queue / 16, 0.0) if int(v) < queue))
     up = tuple(dict.fromkeys(_ceil(v) for v in (max(queue, 1.0) * 2, max(queue, 1.0) * 8) if v <= MOST_QUEUE))
     yield whole("queue", (down, up), 1.5, "queue of {place} {today} → {value}")
+
+
+def _gives_up(rules: Rules) -> bool:
+    """Whether a proxy ever gives a try at the service up before its client does."""
+    if rules.profile.exists:
+        return any(route.timeout_seconds is not None for route in rules.profile.routes)
+    return any(
+        route.timeouts.request_seconds is not None
+        or route.timeouts.response_seconds is not None
+        or (route.retry is not None and route.retry.timeout_seconds is not None)
+        for route in rules.policy.routes
+    )
+
+
+def _cancelling(configuration: Configuration, service: AppService) -> Knob:
+    def turn(configuration: Configuration, value: float) -> Configuration:
+        now = configuration.scenario.app.service(service.name)
+        return with_service(configuration, replace(now, cancels=bool(value)))
+
+    return Knob(
+        "cancelled work", service.name, 0.0, ((1.0,),), True, lambda value: value, turn,
+        lambda _: f"{service.name} stops working for callers that have left",
+        weight=1.5, adds=True, unverifiable=_foreign(configuration),
+    )  # fmt: skip
+
+
+def _foreign(configuration: Configuration) -> str | None:
+    return FOREIGN if any(s.command is not None for s in configuration.scenario.app.services) else None
 
 
 def _ceil(value: float) -> float:

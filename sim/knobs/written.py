@@ -2,7 +2,7 @@
 
     annotations        serviceAnnotations.payment={…}
     mesh manifests     meshResources=[{folder}/mesh.yaml], all manifests of the scenario in one file, changed
-    replicas, queue    app={folder}/app.yaml, the application's own file with the changed numbers in it
+    replicas, queue    app={folder}/app.yaml, the application's own file with what is changed in it
     targets of faults  faults.payment-degraded.target.replicas=3
     certificates       identity.leafLifetime=60s
 
@@ -28,7 +28,7 @@ from sim.knobs.configuration import Configuration
 
 FOLDER = "{folder}"
 APP_FILE, MESH_FILE = "app.yaml", "mesh.yaml"
-_COUNTS = ("replicas", "workers", "queue")
+_OWN = ("replicas", "workers", "queue", "cancels")
 _IDENTITY = {
     "leafLifetime": "leaf_lifetime",
     "clockSkew": "clock_skew",
@@ -105,7 +105,7 @@ def _application(original: Scenario, services: list[AppService]) -> str:
         document: dict[str, Any] = yaml.safe_load(original.app.source.read_text(encoding="utf-8"))
         table = document["spec"]["services"]
         for service in services:
-            table[service.name] |= {name: getattr(service, name) for name in _COUNTS}
+            table[service.name] |= {name: getattr(service, name) for name in _OWN}
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise CannotWrite(f"the application's file {original.app.source} cannot be read again: {error}") from None
     return _dumped(document)

@@ -6,6 +6,7 @@
     timeout=500ms            each try waits that long (with a profile: each request, and what times out is not retried)
     queue=50                 so many requests wait in each pod of the service, then it answers 503
     replicas=3, breaker      pods; circuit breaker with Linkerd's defaults
+    cancels                  the service stops working for callers that have left
     limit=1,timeout=1s@cart  several at once, at a service that is named; else at the one that the faults hit
 
 The changes are those of `sim.sweep.policy`, on the messages that the control plane would send.
@@ -26,7 +27,7 @@ from sim.model.setup import Setup
 from sim.sweep.policy import budgeted, with_limit, with_policy, with_profile, with_service
 
 AS_IT_IS = "scenario"
-WORDS = "limit=N, budget=N%, timeout=DURATION, queue=N, replicas=N, breaker"
+WORDS = "limit=N, budget=N%, timeout=DURATION, queue=N, replicas=N, breaker, cancels"
 
 
 class InvalidPolicy(ValueError):
@@ -109,6 +110,10 @@ def _changed(setup: Setup, service: AppService, words: str, word: str) -> Setup:
             return with_service(setup, replace(service, queue=_count(words, value, 0)))
         case "replicas":
             return with_service(setup, replace(service, replicas=_count(words, value, 1, MAX_PODS)))
+        case "cancels" if not value:
+            if service.work != "wait":
+                raise InvalidPolicy(f"--policy {words}: {service.name} burns CPU, and hears of no caller meanwhile")
+            return with_service(setup, replace(service, cancels=True))
         case "breaker" if not value:
             breaker = msgspec.structs.replace(rules.policy, failure_accrual=FailureAccrualSpec())
             return with_policy(setup, service, breaker)

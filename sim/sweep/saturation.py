@@ -93,6 +93,8 @@ def boundary(setup: Setup, parameters: Parameters) -> Line:
     limit, timeout = retries.pop(), limits.pop()
     if timeout is None:
         return Line(None, f"no formula: a try at {name} has no timeout, so none is given up while it is queued")
+    if service.cancels:
+        return Line(None, f"no formula: {name} does no work for callers that have left")
     full = capacity(service, parameters)
     holds = service.replicas * service.queue / full
     if holds < timeout:

@@ -105,6 +105,15 @@ def test_capacity_is_refined_to_the_least_that_holds() -> None:
     assert max(ruled_out) < workers
 
 
+def test_to_stop_working_for_callers_that_left_ends_the_storm() -> None:
+    search = searched(metastable(), {"cancelled work"})
+    assert [candidate.text for candidate in search.holding()] == ["back stops working for callers that have left"]
+
+
+def test_who_waits_for_every_answer_is_not_advised_to_cancel() -> None:
+    assert "cancelled work" not in {knob.name for knob in knobs(read_configuration(hopeless()))}
+
+
 def test_where_nothing_helps_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the same seed says it in the same words and figures."""
     monkeypatch.setattr("sim.explain.counterfactual.MOST_DAYS", 5)
@@ -293,6 +302,7 @@ def test_the_storm_is_charged_to_retries_and_the_fault() -> None:
     retries = causes["retries"]
     assert 0.4 < retries.share < 1.0
     assert retries.low <= retries.share <= retries.high
+    assert causes["work for callers that have left"].share > 0.4, "the other half of the loop"
     assert abs(causes["time that handshakes take"].share) < 0.1
     assert "circuit breakers" not in causes  # there are none
 

@@ -21,7 +21,7 @@ from sim.knobs.written import CannotWrite, manifests, write
 from sim.model.setup import Setup
 
 CASES = [("retry-storm", None), ("retry-storm", "budget"), ("cert-expiry", None), ("control-plane-outage", None),
-         ("pod-kill", None), ("identity-outage", None)]  # fmt: skip
+         ("pod-kill", None), ("identity-outage", None), ("metastable", None)]  # fmt: skip
 
 
 @cache

@@ -191,6 +191,7 @@ def test_boundary_on_paper() -> None:
     for limit in range(4):
         setup = with_words(station(), f"limit={limit}")
         assert boundary(setup, PARAMETERS).load == pytest.approx(CAPACITY / (1 + limit))
+    assert boundary(with_words(station(), "limit=2,cancels"), PARAMETERS).load is None
     assert full_load(station(), PARAMETERS) == pytest.approx(CAPACITY)
     assert visits(station().app, station().load, "back") == 1.0
 
@@ -315,6 +316,7 @@ def test_policies_are_what_the_control_plane_would_send() -> None:
     route = setup.rules[back.authority].policy.routes[0]
     assert route.retry is not None
     assert (route.retry.limit, route.timeouts.response_seconds, back.queue, back.replicas) == (3, 0.5, 7, 2)
+    assert with_words(station(), "cancels@back").app.service("back").cancels
     profile = with_words(station(), "budget=30%").rules[back.authority].profile
     assert profile.exists
     assert profile.retry_budget is not None
@@ -323,7 +325,18 @@ def test_policies_are_what_the_control_plane_would_send() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["limit=x", "limit=-1", "nonsense", "timeout=5", "budget=much", "limit=1@nobody", "replicas=0", "replicas=101", ""],
+    [
+        "limit=x",
+        "limit=-1",
+        "nonsense",
+        "cancels=1",
+        "timeout=5",
+        "budget=much",
+        "limit=1@nobody",
+        "replicas=0",
+        "replicas=101",
+        "",
+    ],
 )
 def test_words_that_are_no_policy_are_refused(words: str) -> None:
     with pytest.raises(InvalidPolicy, match="--policy"):
