@@ -4,6 +4,7 @@
                                                                success          1 - p^(r+1)
     the same with a retry budget and no cap of tries           tries a request  T, see `tries_within_budget`
                                                                success          T (1 - p)
+    a route sends a share p of tries to nobody, c calls        success          (1 - p^(r+1))^c
     all pods of a service restarted while identity is away     success          the share of the window before it,
                                                                                 and after identity is back
 
@@ -29,6 +30,8 @@ Key = tuple[str, str, str]
 FULL = 0.95
 """A service that is busier than this is beyond the formulas."""
 BUDGET_TTLS = 3.0
+NOBODY = 500
+"""What a proxy answers for a backend that does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ def formulas(scenario: Scenario) -> dict[Key, Formula]:
     kinds = [fault.kind for fault in scenario.faults]
     if kinds == ["app-degrade"]:
         return dict(_of_failing_app(scenario, scenario.faults[0]))
+    if kinds == ["misroute"]:
+        return dict(_of_misroute(scenario, scenario.faults[0]))
     away = [fault for fault in scenario.faults if _takes_identity(fault)]
     kills = [fault for fault in scenario.faults if fault.kind == "pod-kill"]
     if len(away) == len(kills) == 1 and len(kinds) == 2:
@@ -87,6 +92,23 @@ def _of_restart_without_identity(scenario: Scenario, away: FaultSpec, kill: Faul
     why = f"{service.name} restarts {kill.at:g} s into the window and gets no certificate before {back:g} s"
     for slo in _plain_slos(scenario, service):
         yield ("success_rate", slo.name, "inject"), Formula(1.0 - lost, why)
+
+
+def _of_misroute(scenario: Scenario, fault: FaultSpec) -> Iterator[tuple[Key, Formula]]:
+    """What a route sends to nobody is answered 500 by the caller's proxy; a retry picks a backend anew."""
+    if fault.parameters.get("mode", "route") != "route" or fault.parameters.get("to"):
+        return  # another service's answers, or waits for an endpoint, are not on paper
+    service = scenario.app.service(str(fault.targets["service"]))
+    astray = float(fault.parameters.get("share", 1.0))
+    expected = _tries(scenario, service, astray, NOBODY, _offered(scenario, service), fault.duration)
+    if expected is None:
+        return
+    _, good, policy = expected
+    share = min(1.0, fault.duration / scenario.phases.inject)
+    why = f"a route sends {astray:.0%} of the tries for {service.name} to nobody, {policy}"
+    for slo in _plain_slos(scenario, service):
+        calls = _calls(scenario, slo.service, slo.method, slo.path, service)
+        yield ("success_rate", slo.name, "inject"), Formula(1.0 - share * (1.0 - good**calls), why)
 
 
 def _of_failing_app(scenario: Scenario, fault: FaultSpec) -> Iterator[tuple[Key, Formula]]:

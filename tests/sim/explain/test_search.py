@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from sim_builders import application, fault, scenario_of, service, setup_of
 
-from scenarios.model import LoadSpec, Scenario, ServiceTime, SloSpec
+from scenarios.model import IdentitySettings, LoadSpec, Scenario, ServiceTime, SloSpec
 from sim.calibration.calibrate import calibrate
 from sim.calibration.cold import cold_observation
 from sim.explain import causes as why
@@ -305,6 +305,30 @@ def test_the_storm_is_charged_to_retries_and_the_fault() -> None:
     assert causes["work for callers that have left"].share > 0.4, "the other half of the loop"
     assert abs(causes["time that handshakes take"].share) < 0.1
     assert "circuit breakers" not in causes  # there are none
+
+
+def test_what_idle_clients_lose_without_identity_is_charged_to_leaves_that_expire() -> None:
+    """One request in five seconds finds its destination forgotten, and its leaf expired some seconds after the start.
+    Whether it is the leaf or the forgetting: either one would have saved it, so each takes nearly all with it."""
+    front, back = service("front", calls=("back",)), service("back")
+    setup = setup_of(
+        application(front, back),
+        load=LoadSpec(0.2, {"all": 1.0}, 100, 10.0),
+        identity=IdentitySettings(leaf_lifetime=10.0, clock_skew=0.5, min_refresh=1.0),
+        faults=(fault("cert-expiry", duration=60.0, component="identity"),),
+        slos=(SloSpec("front-success", "front", "GET", "/", 0.9),),
+        inject_seconds=60.0,
+        recover_seconds=5.0,
+    )
+    _, base = asked(scenario_of(setup))
+    stage = Stage(Players(1), FAR)
+    stage.unchanged = stage.full_days([base], range(6))[0]
+    causes = {cause.mechanism: cause.share for cause in why.attribute(stage, base)}
+    assert causes["the fault the-fault"] > 0.95
+    assert causes["leaves that expire"] > 0.95
+    assert causes["discovery that is late, or forgets"] > 0.5
+    assert abs(causes["bounded queues in apps"]) < 0.05
+    assert "retries" not in causes
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,30 @@ def test_what_is_restarted_without_identity_is_lost_until_it_is_back() -> None:
     assert formulas(load_scenario("cert-expiry", overrides=before)) == {}
 
 
+@pytest.mark.parametrize(
+    ("variant", "overrides", "expected"),
+    [
+        (None, (), 1.0 - 14 / 16 * 0.5),
+        ("all", (), 1.0 - 14 / 16),
+        (
+            None,
+            ("serviceAnnotations.catalog={retry.linkerd.io/http: 5xx, retry.linkerd.io/limit: 2}",),
+            1.0 - 14 / 16 * 0.5**3,
+        ),
+    ],
+)
+def test_what_a_route_sends_to_nobody_fails_unless_a_retry_goes_elsewhere(
+    variant: str | None, overrides: tuple[str, ...], expected: float
+) -> None:
+    found = formulas(load_scenario("misroute", variant=variant, overrides=overrides))
+    assert found["success_rate", "browse-success", "inject"].value == pytest.approx(expected)
+    assert ("success_rate", "cart-success", "inject") not in found
+
+
+def test_another_services_answers_are_not_on_paper() -> None:
+    assert formulas(load_scenario("misroute", variant="wrong-backend")) == {}
+
+
 def test_an_answer_that_is_not_retried_is_tried_once() -> None:
     overrides = (
         "load.rate=40/s",
