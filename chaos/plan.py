@@ -76,7 +76,19 @@ def plan(scenario: Scenario, world: str) -> Plan:
         if warning is not None:
             warnings.append(f"{spec.name}: {warning}")
     problems += _overlaps(planned, world)
+    if world == "local":
+        problems += _cut_off(scenario)
     return Plan(scenario, world, tuple(planned), tuple(problems), tuple(warnings))
+
+
+def _cut_off(scenario: Scenario) -> list[str]:
+    """Services that call others and have no proxy to call through."""
+    return [
+        f"{service.name}: it is not meshed and calls others, to whom the embedded world has no way but a proxy's;"
+        " mesh it, or use --world kind"
+        for service in scenario.app.services
+        if not service.meshed and any(route.calls for route in service.routes)
+    ]
 
 
 def _overlaps(planned: list[PlannedFault], world: str) -> list[str]:

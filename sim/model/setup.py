@@ -162,6 +162,11 @@ def unplayed(setup: Setup) -> list[str]:
             found.append(f"{service.name}: no answer of the twin has the Retry-After that its policy would honour")
         if rules.profile.opaque or rules.policy.protocol == "opaque":
             found.append(f"{service.name}: its port is opaque, and the twin plays it as HTTP")
+        if not service.meshed and any(route.calls for route in service.routes):
+            found.append(
+                f"{service.name}: it is not meshed, and its calls are spread by kube-proxy, without retries or"
+                " timeouts; the twin plays them with a proxy's balancer and the policy of whom it calls"
+            )
         if rules.profile.exists:
             continue
         for route in rules.policy.routes:

@@ -94,6 +94,16 @@ def test_a_command_takes_no_faults_and_the_plan_says_what_does(storm: Scenario) 
     assert "pod-kill" in problem
 
 
+def test_who_calls_others_from_outside_of_the_mesh_needs_a_cluster(storm: Scenario) -> None:
+    services = tuple(replace(s, meshed=s.name != "checkout") for s in storm.app.services)
+    scenario = replace(storm, app=replace(storm.app, services=services))
+    (problem,) = plan(scenario, "local").problems
+    assert problem.startswith("checkout: it is not meshed and calls others")
+    assert not plan(scenario, "kind").problems
+    leaf = tuple(replace(s, meshed=s.name != "payment") for s in storm.app.services)
+    assert not plan(replace(storm, app=replace(storm.app, services=leaf)), "local").problems
+
+
 def test_an_expiry_drill_that_is_too_short_for_any_leaf_is_warned_of(storm: Scenario) -> None:
     short = FaultSpec("short", "cert-expiry", 0.0, 5.0, {"component": "identity"}, {})
     assert "will not expire" in plan(replace(storm, faults=(short,)), "local").warnings[0]

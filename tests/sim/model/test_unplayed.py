@@ -76,6 +76,12 @@ def test_manifests_of_kinds_that_the_twin_leaves_out_are_named(tmp_path: Path) -
     assert [line.partition(":")[0] for line in said] == ["Server payment/all", "AuthorizationPolicy payment/only"]
 
 
+def test_calls_from_outside_of_the_mesh_are_said_to_be_played_as_if_they_were_in_it() -> None:
+    front = service("front", calls=("back",), meshed=False)
+    assert "front: it is not meshed" in unplayed(setup_of(application(front, BACK)))[0]
+    assert unplayed(setup_of(application(service("front", calls=("back",)), service("back", meshed=False)))) == []
+
+
 def test_a_retry_after_that_would_be_honoured_is_said_not_to_come() -> None:
     setup = setup_of(application(BACK))
     for accrual, lines in ((FailureAccrualSpec(), 0), (FailureAccrualSpec(honor_retry_after=True), 1)):
