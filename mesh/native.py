@@ -60,6 +60,7 @@ PATTERNS = (
     "sim/model/processor.py",
     "sim/model/proxy.py",
     "sim/model/record.py",
+    "sim/model/route.py",
     "sim/model/system.py",
     "sim/model/wire.py",
 )

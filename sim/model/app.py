@@ -19,54 +19,24 @@ service that `cancels` it does: the request gives up its place at once, and its 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
-from scenarios.model import AppRoute, AppService
+from scenarios.model import AppService
 from sim.model.agenda import Agenda
-from sim.model.draws import Draws
 from sim.model.processor import SharedProcessor, Thread
 from sim.model.proxy import Requester
 from sim.model.record import Tally
+from sim.model.route import AppFault, RouteModel
 from sim.model.wire import TYPICAL_BYTES, Wire
 
 if TYPE_CHECKING:
-    from sim.model.proxy import ClientProxy, Connection, Outbound, Target, Try
-
+    from sim.model.proxy import ClientProxy, Connection, Outbound, Try
 
 CANCELLED = -1
 """The epoch of work that nobody goes on with."""
 NO_APP = 502
 """What a proxy answers when nobody listens behind it, or breaks off in the middle."""
-
-
-@dataclass(frozen=True, slots=True)
-class AppFault:
-    """What `PUT /faults` does to a workload."""
-
-    error_rate: float = 0.0
-    status: int = 503
-    latency: float = 0.0
-    freeze: bool = False
-    route: str | None = None
-    """`POST /charge`, or None for all."""
-
-    def hits(self, route: AppRoute) -> bool:
-        return self.route is None or self.route == route.name
-
-
-class RouteModel:
-    """One route of one service, ready to be played."""
-
-    __slots__ = ("calls", "failure_rate", "route", "times")
-
-    def __init__(self, route: AppRoute, times: Draws) -> None:
-        self.route = route
-        self.failure_rate = route.failure_rate
-        self.times = times
-        self.calls: tuple[tuple[Target, ...], ...] = ()
-        """Set once all services exist."""
 
 
 class Work(Requester):

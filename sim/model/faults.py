@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from scenarios.model import FaultSpec
 from scenarios.throttle import DEFAULT_RATE, bytes_per_second
-from sim.model.app import AppFault, AppPod
+from sim.model.app import AppPod
 from sim.model.control import COMPONENTS
+from sim.model.route import AppFault
 from sim.model.setup import CALLS_TOO, misrouted
 from sim.model.wire import Wire
 

@@ -35,9 +35,10 @@ from sim.model.processor import Thread
 from sim.model.wire import HANDSHAKE_BYTES, TYPICAL_BYTES, Wire
 
 if TYPE_CHECKING:
-    from sim.model.app import AppPod, RouteModel
+    from sim.model.app import AppPod
     from sim.model.control import ControlPlane
     from sim.model.record import MeshTallies, Tally
+    from sim.model.route import RouteModel
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
 MAX_RESENDS = 3

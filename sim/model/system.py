@@ -16,7 +16,7 @@ from mesh.api.messages import Endpoint
 from mesh.behavior.renewal import RENEW_AT_SHARE, next_attempt_delay
 from scenarios.model import AppService, FaultSpec
 from sim.model.agenda import TooManyEvents
-from sim.model.app import AppPod, RouteModel
+from sim.model.app import AppPod
 from sim.model.arrivals import Schedule, gaps
 from sim.model.calendar import Calendar
 from sim.model.control import WATCHED, ControlPlane, LeafHolder
@@ -28,6 +28,7 @@ from sim.model.parameters import Parameters
 from sim.model.processor import Machine, Thread
 from sim.model.proxy import ClientProxy, Target
 from sim.model.record import Record, Tally
+from sim.model.route import RouteModel
 from sim.model.setup import Setup
 from sim.observation import PodState
 
