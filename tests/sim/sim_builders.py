@@ -135,6 +135,12 @@ def played(setup: Setup, parameters: Parameters | None = None, seed: int = 1, **
     return System(setup, parameters or parameters_of(setup.load.rate), Streams(seed, 0), **more).run()
 
 
+def bad(record: Record, start: float, end: float) -> float | None:
+    """Share of requests without a good answer, by intended send; None without requests."""
+    chosen = [s for at, s in zip(record.intended_at, record.status, strict=True) if start <= at < end]
+    return sum(1 for s in chosen if not 0 < s < 500) / len(chosen) if chosen else None
+
+
 def in_slots(by_second: dict[int, int]) -> BySlot:
     """Counts of whole seconds as a record has them."""
     return {round(second / SLOT_SECONDS): count for second, count in by_second.items()}

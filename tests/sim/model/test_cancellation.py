@@ -7,12 +7,11 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from sim_builders import application, fault, parameters_of, rules_of, service, setup_of
+from sim_builders import application, bad, fault, parameters_of, rules_of, service, setup_of
 
 from mesh.api.messages import RetrySpec
 from scenarios.model import AppService, LoadSpec, ServiceTime
 from sim.model.draws import Streams
-from sim.model.record import Record
 from sim.model.setup import Setup
 from sim.model.system import System
 from sim.replication.mesh_figures import between
@@ -106,8 +105,3 @@ def test_a_pod_that_is_killed_forgets_whom_it_worked_for() -> None:
     system = system_of(chain(front, back, timeout=0.5, faults=(kill,)))
     system.run()
     assert all((workers, queued) == (0, 0) for _, workers, queued in busy(system))
-
-
-def bad(record: Record, start: float, end: float) -> float:
-    chosen = [s for at, s in zip(record.intended_at, record.status, strict=True) if start <= at < end]
-    return sum(1 for s in chosen if not 0 < s < 500) / len(chosen)
