@@ -10,7 +10,8 @@ from sim_builders import application, fault, scenario_of, service, setup_of
 
 from scenarios.model import LoadSpec, Scenario, ServiceTime, SloSpec
 from sim.explain.counterfactual import UNCHANGED, explain
-from sim.forecast.predict import TOO_FEW, cold_observation, interval, make_forecast, naive, student_95
+from sim.forecast.naive import naive
+from sim.forecast.predict import TOO_FEW, cold_observation, interval, make_forecast, student_95
 from sim.knobs.changes import knobs
 from sim.model.arrivals import Schedule
 from sim.model.setup import read_setup
