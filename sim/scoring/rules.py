@@ -64,7 +64,9 @@ def likeliest(ensemble: Sequence[float], middle: float, tolerance: Callable[[flo
     spans = [(value - tolerance(value), value + tolerance(value)) for value in ensemble]
     ends = sorted({end for span in spans for end in span})
     numbers = sorted({middle, *ends, *((low + high) / 2.0 for low, high in pairwise(ends))})
-    right = [sum(low <= number <= high for low, high in spans) for number in numbers]
+    lows, highs = sorted(low for low, _ in spans), sorted(high for _, high in spans)
+    # Of the spans that have begun, those that have not ended.
+    right = [bisect_right(lows, number) - bisect_left(highs, number) for number in numbers]
     most = max(right)
     best = [number for number, count in zip(numbers, right, strict=True) if count == most]
     return middle if middle in best else best[len(best) // 2], most / len(spans)
