@@ -171,7 +171,8 @@ def unix_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 def test_a_chaostoolkit_that_is_killed_leaves_the_fault_to_the_reaper(
     tmp_path: Path, reaper, unix_target: Path, target, number: signal.Signals
 ) -> None:
-    experiment(tmp_path, target.url, 3.0)
+    hold = 8.0  # counted from now: chaostoolkit takes two to four of them to start, and is to be caught holding it
+    experiment(tmp_path, target.url, hold)
     toolkit = subprocess.Popen(
         command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -183,7 +184,7 @@ def test_a_chaostoolkit_that_is_killed_leaves_the_fault_to_the_reaper(
         if toolkit.poll() is None:
             toolkit.kill()
             toolkit.wait()
-    wait_for_state(tmp_path, "reverted", 3.0 + 10.0 + 5.0)
+    wait_for_state(tmp_path, "reverted", hold + 10.0 + 5.0)
     lines = unix_target.read_text().split()
     assert lines[0] == "/processes/control/identity/down"
     assert lines[-1] == "/processes/control/identity/up"
