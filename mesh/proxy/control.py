@@ -21,6 +21,8 @@ for each connection. Names that clients make up cannot hold connections: of the 
 there, the latest `MAX_ABSENT` stay connected and hear at once when it comes to be; the others are parked, which costs a
 timer, and look again every `LOOK_AGAIN_SECONDS`. Watches of what exists are as many as the cluster has services.
 `MAX_CONNECTING` bounds those on their way.
+
+One file of more than 400 lines, because client, exchange and lines call each other in a circle.
 """
 
 from __future__ import annotations
