@@ -224,6 +224,10 @@ def config_of(scenario: Scenario, world: str, seed: int) -> str:
     for prose in ("source", "title", "description", "actions", "guide", "variants", "resources", "expectations"):
         stored.pop(prose, None)
     stored["app"].pop("source", None)
+    for service in stored["app"]["services"]:
+        # Younger than runs that are kept: where it is not asked for, a run is what it was before.
+        if not service["cancels"]:
+            del service["cancels"]
     for fault in stored["faults"]:
         fault.pop("line", None)
     stored["manifests"] = [_text(resource) for resource in scenario.resources]

@@ -17,9 +17,10 @@ import pytest
 from gameday.accuracy import runner as runner_module
 from gameday.accuracy.command import AccuracyOptions, run_accuracy
 from gameday.accuracy.runner import NOTE, Ended, Runner, share_cores
-from gameday.accuracy.suite import PlannedRun, read_suite
+from gameday.accuracy.suite import PlannedRun, config_of, read_suite
 from gameday.errors import BadInput, Exit
 from scenarios import catalogue
+from scenarios.load import load_scenario
 
 SUITE = """
 apiVersion: gameday.dev/v1
@@ -69,6 +70,11 @@ def test_a_runs_folder_follows_what_is_run_and_not_what_is_written_about_it(suit
     suite_file.write_text(SUITE.replace("scenario: calm", "scenario: calm, set: [phases.inject=20s]"))
     after = [run.folder for run in read_suite(str(suite_file), 1, ()).runs]
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True, True, False]
+
+
+def test_services_that_cancel_make_another_run() -> None:
+    waiting, cancelling = (load_scenario("metastable", variant=variant) for variant in (None, "cancels"))
+    assert config_of(waiting, "local", 1) != config_of(cancelling, "local", 1)
 
 
 @pytest.mark.parametrize(
