@@ -6,7 +6,7 @@ and window, from one of two sources, and the forecast says which (`calibration["
 
     constants   how much the baseline's own blocks differ beyond sampling, with a floor (`sim.calibration.calibrate`)
     learned     from the errors of past runs with faults of the same kinds (`sim.scoring.learning`), where there were
-                enough; the constants for whatever there were not
+                enough; the constants for whatever there were not, and for what this baseline says is wider
 
 The learned ones lie in `discrepancy.json` beside this file, with the runs that they come from. They hold for the world
 that these were made in; elsewhere, and without the file, the constants do.
@@ -24,6 +24,7 @@ import msgspec
 
 from scenarios.model import FaultSpec
 from sim.calibration.calibrate import Calibration
+from sim.calibration.noise import LATENCY_FLOOR
 from sim.model.draws import Streams
 from sim.model.setup import Setup
 from sim.replication.quantities import PERCENTILES, Floats, Key
@@ -143,9 +144,17 @@ def choose(calibration: Calibration, setup: Setup, world: str, learned: Learned 
     for quantity, window in base.sigmas:
         for group in (family, ""):
             if (group, quantity, window) in known:
-                sigmas[quantity, window] = known[group, quantity, window]
+                sigmas[quantity, window] = beside(
+                    known[group, quantity, window], quantity, base.sigma(quantity, window)
+                )
                 break
     return Discrepancy(f"learned {learned.learned_at} from {len(learned.runs)} runs, for {family}", sigmas)
+
+
+def beside(learned: float, quantity: str, baseline: float) -> float:
+    """The learned sigma, or the baseline's own where that is wider and more than the floor: then its blocks differed, or
+    there were too few requests to tell, and what quiet machines taught does not make up for it."""
+    return max(learned, baseline) if baseline > LATENCY_FLOOR.get(quantity, baseline) else learned
 
 
 def with_discrepancy(

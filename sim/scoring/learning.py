@@ -24,7 +24,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from sim.forecast.discrepancy import SPREAD, Entry
+from sim.forecast.discrepancy import SPREAD, Entry, beside
 from sim.replication.quantities import Floats
 from sim.scoring.score import LEVELS, Detail
 
@@ -112,7 +112,8 @@ def leave_one_out(residuals: Sequence[Residual]) -> dict[str, list[Served]]:
 def serve(residuals: Sequence[Residual], entries: Iterable[Entry]) -> dict[str, list[Served]]:
     """How well `entries` would have served runs that did not teach them; by quantity.
 
-    Intervals are taken to be normal on the transformed scale.
+    Intervals are taken to be normal on the transformed scale, and what was used to be the baseline's own (a little too
+    wide for forecasts that used learned ones).
     """
     known = {(entry.family, entry.quantity, entry.window): entry.sigma for entry in entries}
     found: dict[str, list[Served]] = {}
@@ -151,7 +152,7 @@ def _sigma_for(residual: Residual, known: Mapping[Group, float]) -> float:
     for family in (residual.family, ""):
         sigma = known.get((family, residual.quantity, residual.window))
         if sigma is not None:
-            return sigma
+            return beside(sigma, residual.quantity, residual.used)
     return residual.used
 
 

@@ -77,6 +77,13 @@ def test_what_was_learned_in_one_world_is_not_used_in_another() -> None:
     assert choose(CALIBRATION, setup(), "kind", learned(entry("", 0.3))).name == "constants"
 
 
+def test_what_this_baseline_shows_beyond_the_floor_is_not_narrowed_by_quiet_runs_of_the_past() -> None:
+    terms = learned(entry("", 0.01), entry("", 0.01, "p50"), entry("", 0.5, "p99"))
+    thin = replace(CALIBRATION, residual={"p50": 0.03, "p95": 0.35, "p99": 0.35})
+    found = choose(thin, setup(), "local", terms)
+    assert [found.sigma(quantity, "inject") for quantity in ("p50", "p95", "p99")] == [0.01, 0.35, 0.5]
+
+
 def test_a_statement_can_be_read_again() -> None:
     found = choose(CALIBRATION, setup(), "local", learned(entry("", 0.3)))
     assert read_statement(found.statement()) == pytest.approx(dict(found.sigmas), rel=1e-3)
