@@ -29,7 +29,7 @@ from sim.explain.explanation import UNCHANGED, Explanation, Price, Remedy, Setti
 from sim.explain.price import PRICE_DAYS, PRICE_ROUND, healthy, price
 from sim.explain.search import Search
 from sim.explain.student import t90
-from sim.explain.trial import Candidate, Day, Stage, TimeOver, now, outcome_of
+from sim.explain.trial import WHOLE, Candidate, Day, Stage, TimeOver, now, outcome_of
 from sim.forecast.discrepancy import Discrepancy, Learned, choose, load, with_discrepancy
 from sim.forecast.predict import make_task, quantile_of
 from sim.knobs.changes import knobs, renewal_period
@@ -46,8 +46,6 @@ __all__ = ["UNCHANGED", "explain"]
 
 HOLDS_IN = 0.9
 """Share of replications in which all SLOs must be held."""
-WHOLE = 1.0 + 1e-9
-"""Budgets spent up to which an SLO is held."""
 FIRST_DAYS, FEWEST_DAYS, MOST_DAYS, ROUND = 10, 2, 60, 5
 FIRST_SHARE = 0.5
 """Of the time, for the first unchanged days, where ten would take more."""
@@ -323,9 +321,10 @@ def _finite(value: float) -> float | None:
 
 def _verdict(remedies: Sequence[Remedy], search: Search, days: int) -> str:
     found = _found(remedies, search)
-    if days >= FIRST_DAYS or LONGER in found:
+    if days >= FIRST_DAYS or not search.tried():
         return found
-    return f"{found} It rests on {days} days only, so that its intervals are wide; {LONGER}."
+    more = "" if LONGER in found else f"; {LONGER}"
+    return f"{found} It rests on {days} days only, so that its intervals are wide{more}."
 
 
 def _found(remedies: Sequence[Remedy], search: Search) -> str:
@@ -340,8 +339,9 @@ def _found(remedies: Sequence[Remedy], search: Search) -> str:
         if search.complete:
             return "There is no knob for these faults: no change was tried."
         return f"There was no time to try a change; {LONGER}."
-    less = "No change of those tried holds every SLO" if search.complete else "No change tried in time holds every SLO"
-    return f"{less} ({tried} tried, of one knob and of two)."
+    if search.complete:
+        return f"No change of those tried holds every SLO ({tried} tried, of one knob and of two)."
+    return f"No change tried in time holds every SLO ({tried} tried); {LONGER}."
 
 
 def _in_force(pod: PodState, old: IdentitySettings, new: IdentitySettings, start: float) -> PodState:

@@ -1,11 +1,14 @@
 """The smallest change that holds every SLO: a search over the knobs, one at a time, then in pairs.
 
-    screen    three rungs of every ladder, two days each; most are lost early and cost a fraction of a day. All rungs
-              where none of these holds
+    screen    three rungs of every ladder, two days each; most are lost early and cost a fraction of a day
     settle    on each ladder the values that survived, the one nearest today's first, until one holds
-    refine    between that one and the nearest value that does not hold: bisection on the knob's scale
-    pairs     where no single change holds: the three best values of different knobs, each with every value of the
-              other knobs; then every part of a pair that holds is moved back towards today as far as it can
+    complete  where none does: two changes of which each saves the SLOs that the other one loses, smallest first.
+              Two faults at once want two cures
+    climb     all rungs of every ladder, where no single change holds so far
+    refine    between a value that holds and the nearest one that does not: bisection on the knob's scale
+    pairs     where nothing holds: the three best values of different knobs, each with every value of the other knobs
+
+Every part of a pair that holds is moved back towards today as far as it can.
 
 Nothing assumes that more of a knob is better: retries help until they storm. A ladder is climbed from today's value
 outwards and what is reported is the nearest value that holds. Between two rungs the bisection does assume one change of
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import combinations
 
 from sim.explain.trial import Candidate, Stage, TimeOver
 from sim.knobs.configuration import Configuration
@@ -33,7 +37,7 @@ ANCHORS = 3
 BISECTIONS = 3
 REFINED = 3
 """How many of the smallest single changes are refined."""
-MOST_PAIRS_SETTLED = 12
+MOST_PAIRS_SETTLED, PAIRS_AT_ONCE = 12, 3
 HELPS = 0.9
 """A change helps when what it loses is at most this share of what is lost without it."""
 
@@ -58,7 +62,14 @@ class Search:
         """Searches until the end or the stage's deadline."""
         try:
             self._setups.append(self.configuration.setup())
-            self._singles()
+            ladders = [(knob, ladder) for knob in self.knobs for ladder in knob.ladders if ladder]
+            self._climb([(knob, coarse(ladder)) for knob, ladder in ladders])
+            if not self.holding():
+                self._complements()
+            if not self._singles():
+                self._climb(ladders)
+            for candidate in self._singles()[:REFINED]:
+                self._refine(*candidate.settings[0])
             if not self.holding():
                 self._pairs()
             self.complete = True
@@ -116,18 +127,13 @@ class Search:
 
     # ---- one knob
 
-    def _singles(self) -> None:
-        ladders = [(knob, ladder) for knob in self.knobs for ladder in knob.ladders if ladder]
-        self._climb([(knob, coarse(ladder)) for knob, ladder in ladders])
-        if not self.holding():
-            self._climb(ladders)
-        for candidate in sorted(self.holding(), key=lambda c: c.size)[:REFINED]:
-            self._refine(*candidate.settings[0])
+    def _singles(self) -> list[Candidate]:
+        return [candidate for candidate in self.holding() if len(candidate.settings) == 1]
 
     def _climb(self, ladders: list[tuple[Knob, tuple[float, ...]]]) -> None:
         """Screens every rung, then settles the nearest survivor of each ladder, until one holds or none is left."""
         everything = self._candidates(((knob, value),) for knob, ladder in ladders for value in ladder)
-        self.stage.try_out(everything, 1)
+        self.stage.try_out(everything, 1, apart=True)
         self.stage.try_out(everything, SCREENED)
         climbing = list(ladders)
         while climbing:
@@ -163,6 +169,21 @@ class Search:
         return candidate is not None and candidate.verdict is False
 
     # ---- two knobs
+
+    def _complements(self) -> None:
+        """Pairs that by the first day of their parts lose nothing, of each two knobs the smallest, until one holds."""
+        every = {slo.name for slo in self.base.setup.slos}
+        parts = [candidate for candidate in self.tried() if candidate.saved]
+        smallest: dict[frozenset[tuple[str, str]], Settings] = {}
+        for one, other in sorted(combinations(parts, 2), key=lambda pair: pair[0].size + pair[1].size):
+            if one.saved | other.saved >= every and not _exclusive(one.settings[0][0], other.settings[0][0]):
+                smallest.setdefault(one.turned | other.turned, _in_order(one.settings[0], other.settings[0]))
+        pairs = self._candidates(list(smallest.values())[:MOST_PAIRS_SETTLED])
+        for start in range(0, len(pairs), PAIRS_AT_ONCE):
+            self.stage.settle(pairs[start : start + PAIRS_AT_ONCE])
+            for candidate in self.holding():
+                self._draw_back(candidate)
+                return
 
     def _pairs(self) -> None:
         anchors = [candidate.settings[0] for candidate in self.best_effort()][:ANCHORS]

@@ -1,8 +1,9 @@
 """Trials: one change, played on the same replications as every other, until it is clear whether it holds the SLOs.
 
 A replication is given up as soon as more requests are bad than any SLO's budget allows for the whole window: the day is
-lost, whatever comes. Over replications runs Wald's sequential probability ratio test between "holds in nine of ten" and
-"holds in six of ten", at 5 % error: two days lost at the start end a trial, eight held in a row settle it.
+lost, whatever comes; where it is to be told which SLOs a change saves, when all are that are lost without it. Over
+replications runs Wald's sequential probability ratio test between "holds in nine of ten" and "holds in six of ten", at
+5 % error: two days lost at the start end a trial, eight held in a row settle it.
 
 Results depend on the seed and on what was played, never on who played it or how fast.
 """
@@ -25,6 +26,8 @@ from sim.model.system import System
 from sim.replication.quantities import Key, Requests, quantities
 from sim.replication.replicate import Outcome, Players, Task
 
+WHOLE = 1.0 + 1e-9
+"""Budgets spent up to which an SLO is held."""
 LOOKS = 10
 """How often a replication is looked at for whether it is lost."""
 LOST = 1.03
@@ -62,7 +65,7 @@ class Day:
 
     @property
     def held(self) -> bool:
-        return self.lost_at is None and all(value <= 1.0 + 1e-9 for value in self.spent.values())
+        return self.lost_at is None and all(value <= WHOLE for value in self.spent.values())
 
     @property
     def badness(self) -> float:
@@ -78,6 +81,8 @@ class Job:
     replication: int
     totals: dict[str, int] | None = None
     """Requests of each SLO on the unchanged day: with them the day may be given up."""
+    apart: frozenset[str] = frozenset()
+    """SLOs that have to be lost, each of them, before it is."""
     without: tuple[Tweak, ...] = ()
     """What the parameters of the replication are freed of."""
 
@@ -95,7 +100,8 @@ def play_day(job: Job) -> Day:
             if not system.advance(at):
                 break
             spent = {slo.name: _spent_by_now(system, slo, job.totals[slo.name]) for slo in setup.slos}
-            if max(spent.values(), default=0.0) > LOST:
+            lost = {name for name, share in spent.items() if share > LOST}
+            if lost and lost >= job.apart:
                 pace = setup.end / at
                 return Day(job.replication, {name: value * pace for name, value in spent.items()}, at, {}, {})
     record = system.run()
@@ -176,6 +182,11 @@ class Candidate:
         return None
 
     @property
+    def saved(self) -> frozenset[str]:
+        """The SLOs that its first day holds."""
+        return frozenset(name for name, spent in self.days[0].spent.items() if spent <= WHOLE)
+
+    @property
     def badness(self) -> float:
         return sum(day.badness for day in self.days) / len(self.days) if self.days else math.inf
 
@@ -218,8 +229,9 @@ class Stage:
         """Waits until the workers are there, so that their start is not taken for the price of a day."""
         self._players.each(abs, [0] * (4 * self._players.processes), self.deadline)
 
-    def try_out(self, candidates: Iterable[Candidate], until: int) -> None:
-        """Plays each candidate whose verdict is open until it has that many days."""
+    def try_out(self, candidates: Iterable[Candidate], until: int, *, apart: bool = False) -> None:
+        """Plays each candidate whose verdict is open until it has that many days. `apart`: its first day tells for each
+        SLO that is lost without it whether it saves that one."""
         wanted = [candidate for candidate in candidates if candidate.verdict is None]
         for number in range(until):
             behind = [c for c in wanted if len(c.days) == number and c.verdict is None]
@@ -229,7 +241,8 @@ class Stage:
             while behind:
                 size = self._chunk()
                 chunk, behind = behind[:size], behind[size:]
-                jobs = [Job(c.task, number, self._totals(number)) for c in chunk]
+                lost = self._lost() if apart and number == 0 else frozenset()
+                jobs = [Job(c.task, number, self._totals(number), lost) for c in chunk]
                 for candidate, day in zip(chunk, self.each(play_day, jobs), strict=True):
                     candidate.days.append(day)
 
@@ -245,6 +258,10 @@ class Stage:
 
     def _totals(self, number: int) -> dict[str, int] | None:
         return self.unchanged[number].totals if number < len(self.unchanged) else None
+
+    def _lost(self) -> frozenset[str]:
+        """SLOs that the first unchanged day does not hold."""
+        return frozenset(name for day in self.unchanged[:1] for name, spent in day.spent.items() if spent > WHOLE)
 
     def settle(self, candidates: Iterable[Candidate]) -> None:
         """Plays each candidate until its verdict is known."""

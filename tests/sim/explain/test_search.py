@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from sim_builders import application, fault, scenario_of, service, setup_of
 
-from scenarios.model import IdentitySettings, LoadSpec, Scenario, ServiceTime, SloSpec
+from scenarios.model import IdentitySettings, Journey, JourneyStep, LoadSpec, Scenario, ServiceTime, SloSpec
 from sim.calibration.calibrate import calibrate
 from sim.calibration.cold import cold_observation
 from sim.explain import causes as why
@@ -110,6 +110,37 @@ def test_to_stop_working_for_callers_that_left_ends_the_storm() -> None:
     assert [candidate.text for candidate in search.holding()] == ["back stops working for callers that have left"]
 
 
+def test_two_faults_at_once_get_two_cures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of what two services answer are errors; one retry leaves a quarter. Each retry saves the SLO of its own
+    service, and together they save both: found at once, without going through all pairs."""
+    left, right = service("left"), service("right")
+    ways = service("front", calls=("left",)), service("side", calls=("right",))
+    journeys = tuple(Journey(way.name, 1.0, (JourneyStep(way.name, "GET", "/"),)) for way in ways)
+    failing = [
+        replace(fault("app-degrade", service=s.name, replicas=1, parameters={"errorRate": 0.5}), name=s.name)
+        for s in (left, right)
+    ]
+    setup = setup_of(
+        replace(application(*ways, left, right), journeys=journeys),
+        load=LoadSpec(40.0, {"front": 0.5, "side": 0.5}, 10_000, 3.0),
+        faults=tuple(failing),
+        slos=tuple(SloSpec(way.name, way.name, "GET", "/", 0.62) for way in ways),
+        inject_seconds=10.0,
+        recover_seconds=1.0,
+    )
+
+    def not_needed(_: Search) -> None:
+        raise AssertionError("all pairs were gone through")
+
+    monkeypatch.setattr(Search, "_pairs", not_needed)
+    search = searched(scenario_of(setup), {"retry limit"})
+    assert search.complete
+    assert [candidate.text for candidate in search.holding()] == ["one retry at left; one retry at right"]
+    saved = {candidate.text: candidate.saved for candidate in search.tried()}
+    assert saved["one retry at left"] == {"front"}
+    assert saved["one retry at right"] == {"side"}
+
+
 def test_who_waits_for_every_answer_is_not_advised_to_cancel() -> None:
     assert "cancelled work" not in {knob.name for knob in knobs(read_configuration(hopeless()))}
 
@@ -168,7 +199,7 @@ def test_on_a_slow_machine_something_is_tried_all_the_same(
     """At 20 s ten unchanged days are half of the time, more than the search's part; at 10.5 s there are fewer days."""
     found = explained_slowly(seconds, monkeypatch)
     assert (found.tried > 0) is some
-    assert ("gameday explain RUN --seconds" in found.verdict) is (seconds < 20.0)
+    assert "gameday explain RUN --seconds" in found.verdict
 
 
 def test_few_days_give_wide_intervals_and_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
