@@ -286,7 +286,8 @@ def missing(document: Document) -> list[str]:
     if document.detection.fault_at is None:
         found.append("No fault was injected.")
     if document.load is None:
-        found.append("The inject phase was not reached: no SLO window.")
+        injected = document.detection.fault_at is not None
+        found.append(f"The inject phase was {'cut off as it began' if injected else 'not reached'}: no SLO window.")
     elif not document.load.offered:
         found.append("No request was made in the SLO window: no ratio, no latency, no budget.")
     if document.metrics and all(metric.measured is None for metric in document.metrics):

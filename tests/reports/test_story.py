@@ -41,6 +41,13 @@ def test_a_median_that_is_off_by_a_machines_noise_is_no_surprise(tmp_path: Path)
     assert "nothing changes" in line
 
 
+def test_a_run_that_ended_as_its_fault_came_is_not_said_never_to_have_reached_it(tmp_path: Path) -> None:
+    document = msgspec.structs.replace(document_of(build(SyntheticRun(), tmp_path)), load=None)
+    assert "The inject phase was cut off as it began: no SLO window." in story.missing(document)
+    unhurt = msgspec.structs.replace(document, detection=msgspec.structs.replace(document.detection, fault_at=None))
+    assert "The inject phase was not reached: no SLO window." in story.missing(unhurt)
+
+
 def test_an_interval_from_nothing_says_the_unit_once() -> None:
     assert span("time_to_recover", 0.0, 6.18) == f"0–6.18{THIN}s"
 
