@@ -17,6 +17,9 @@ from reports.verification import DOCUMENT
 from sim.explain.explanation import UNCHANGED, Explanation, Remedy
 from sim.results import Forecast
 
+BAR = 8
+"""Characters of a share of 100 %: a line fits 80 columns."""
+
 
 def explain_again(name: str, seconds: float) -> int:
     """Explains a stored run for `seconds`; prints what it found.
@@ -75,7 +78,7 @@ def print_explanation(found: Explanation) -> None:
     if found.causes:
         console.print(f"\n[bold]Why {found.causes[0].slo} burned[/bold]  share of the burn that goes without")
         for cause in found.causes:
-            bar = ("█" if cause.share > 0 else "░") * min(40, round(abs(cause.share) * 40))
+            bar = ("█" if cause.share > 0 else "░") * min(BAR, round(abs(cause.share) * BAR))
             part = f"  (Shapley {share(cause.shapley)})" if cause.shapley is not None else ""
             interval = share_span(cause.low, cause.high)
             console.print(f"  {cause.mechanism:42} {share(cause.share):>7}  {interval:>16}  {bar}{part}")

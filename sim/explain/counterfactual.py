@@ -124,9 +124,9 @@ class _Asked:
         else:
             search.complete = True
         chosen = search.holding()[:REPORTED]
-        if len(chosen) < REPORTED:
-            known = {candidate.turned for candidate in chosen}
-            chosen += [c for c in search.helping() if c.turned not in known][: REPORTED - len(chosen)]
+        for candidate in (*(search.saving() if not chosen else ()), *search.helping()):
+            if len(chosen) < REPORTED and candidate.turned not in {known.turned for known in chosen}:
+                chosen.append(candidate)
         stage.deadline = searching + INTERVALS_SHARE * left
         days = self._whole_days(chosen)
         stage.deadline = searching + PRICES_SHARE * left
@@ -339,9 +339,31 @@ def _found(remedies: Sequence[Remedy], search: Search) -> str:
         if search.complete:
             return "There is no knob for these faults: no change was tried."
         return f"There was no time to try a change; {LONGER}."
+    parts = _in_parts(remedies, search)
     if search.complete:
-        return f"No change of those tried holds every SLO ({tried} tried, of one knob and of two)."
-    return f"No change tried in time holds every SLO ({tried} tried); {LONGER}."
+        return f"No change of those tried holds every SLO ({tried} tried, of one knob and of two).{parts}"
+    return f"No change tried in time holds every SLO ({tried} tried); {LONGER}.{parts}"
+
+
+def _in_parts(remedies: Sequence[Remedy], search: Search) -> str:
+    """Where several SLOs are lost and nothing holds all: what saves some of them, and which nothing does."""
+    lost = [slo.name for slo in search.base.setup.slos if slo.name in search.stage.lost()]
+    if len(lost) < 2:
+        return ""
+    text, open_still = "", list(lost)
+    for remedy in sorted(remedies, key=lambda remedy: remedy.size):
+        held = {slo.name for slo in remedy.slos if slo.probability_held >= HOLDS_IN}
+        saves = [name for name in open_still if name in held]
+        if saves:
+            text += f" {_and(saves)}: saved by {remedy.change}."
+            open_still = [name for name in open_still if name not in held]
+    singles = [candidate for candidate in search.tried() if len(candidate.settings) == 1]
+    hopeless = [name for name in open_still if not any(name in candidate.saved for candidate in singles)]
+    return text + (f" {_and(hopeless)}: saved by no change of one knob that was tried." if hopeless else "")
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _in_force(pod: PodState, old: IdentitySettings, new: IdentitySettings, start: float) -> PodState:

@@ -98,6 +98,16 @@ class Search:
 
         return [candidate for candidate in self.best_effort() if candidate.badness < HELPS * before(candidate)]
 
+    def saving(self) -> list[Candidate]:
+        """For each SLO that is lost without a change the smallest single one that saves it, by its first day."""
+        singles = [candidate for candidate in self.tried() if len(candidate.settings) == 1]
+        found = []
+        for slo in self.base.setup.slos:
+            if slo.name in self.stage.lost():
+                saved = [candidate for candidate in singles if slo.name in candidate.saved]
+                found += sorted(saved, key=lambda c: (c.size, c.badness, c.text))[:1]
+        return list(dict.fromkeys(found))
+
     def best_effort(self) -> list[Candidate]:
         """Of each knob or pair the value that lost least, the least first."""
         by_knobs: dict[frozenset[tuple[str, str]], Candidate] = {}

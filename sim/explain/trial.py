@@ -202,12 +202,13 @@ class Stage:
         self._players = players
         self.deadline = deadline
         self.plays = 0
-        self._seconds_each = 0.0
+        self._pace: dict[bool, float] = {}
+        """Seconds for each whole day (True), and for each that may be given up."""
         self.unchanged: list[Day] = []
         """The unchanged days, to their end; what is tried is given up against these."""
 
-    def each(self, function: Callable[[J], R], jobs: Sequence[J]) -> list[R]:
-        """The results in order.
+    def each(self, function: Callable[[J], R], jobs: Sequence[J], *, whole: bool = True) -> list[R]:
+        """The results in order. `whole`: none of the jobs may be given up.
 
         Raises:
             TimeOver: the deadline passed, or would by the pace of the round before; the round is void, so that a result
@@ -216,12 +217,13 @@ class Stage:
         began = now()
         if not jobs:
             return []
-        if began + self._seconds_each * len(jobs) > self.deadline:
+        if began + self._pace.get(whole, 0.0) * len(jobs) > self.deadline:
             raise TimeOver
         found = self._players.each(function, jobs, self.deadline)
         if found is None:
             raise TimeOver
-        self._seconds_each = (self._seconds_each + (now() - began) / len(jobs)) / (2.0 if self._seconds_each else 1.0)
+        each = (now() - began) / len(jobs)
+        self._pace[whole] = (self._pace.get(whole, each) + each) / 2.0
         self.plays += len(found)
         return found
 
@@ -241,25 +243,24 @@ class Stage:
             while behind:
                 size = self._chunk()
                 chunk, behind = behind[:size], behind[size:]
-                lost = self._lost() if apart and number == 0 else frozenset()
+                lost = self.lost() if apart and number == 0 else frozenset()
                 jobs = [Job(c.task, number, self._totals(number), lost) for c in chunk]
-                for candidate, day in zip(chunk, self.each(play_day, jobs), strict=True):
+                for candidate, day in zip(chunk, self.each(play_day, jobs, whole=False), strict=True):
                     candidate.days.append(day)
 
     def _chunk(self) -> int:
         """As many as there is time for, within `CHUNK`: a slow machine tries a few rather than none."""
-        return max(self._players.processes, self.fitting(CHUNK))
+        return max(self._players.processes, self.fitting(CHUNK, whole=False))
 
-    def fitting(self, most: int) -> int:
+    def fitting(self, most: int, *, whole: bool = True) -> int:
         """How many of `most` jobs fit the time left, by the pace of the rounds before."""
-        if not self._seconds_each:
-            return most
-        return min(most, int((self.deadline - now()) / self._seconds_each))
+        pace = self._pace.get(whole, self._pace.get(True, 0.0))
+        return min(most, int((self.deadline - now()) / pace)) if pace else most
 
     def _totals(self, number: int) -> dict[str, int] | None:
         return self.unchanged[number].totals if number < len(self.unchanged) else None
 
-    def _lost(self) -> frozenset[str]:
+    def lost(self) -> frozenset[str]:
         """SLOs that the first unchanged day does not hold."""
         return frozenset(name for day in self.unchanged[:1] for name, spent in day.spent.items() if spent > WHOLE)
 

@@ -152,8 +152,8 @@ def choose(calibration: Calibration, setup: Setup, world: str, learned: Learned 
 
 
 def beside(learned: float, quantity: str, baseline: float) -> float:
-    """The learned sigma, or the baseline's own where that is wider and more than the floor: then its blocks differed, or
-    there were too few requests to tell, and what quiet machines taught does not make up for it."""
+    """The learned sigma, or the baseline's own where that is wider and above the floor: its blocks differed, or it had
+    too few requests to tell, and what quiet machines taught does not make up for it."""
     return max(learned, baseline) if baseline > LATENCY_FLOOR.get(quantity, baseline) else learned
 
 

@@ -15,7 +15,7 @@ from sim.calibration.cold import cold_observation
 from sim.explain import causes as why
 from sim.explain import counterfactual, trial
 from sim.explain.counterfactual import UNCHANGED, explain
-from sim.explain.explanation import Explanation
+from sim.explain.explanation import Explanation, Remedy
 from sim.explain.price import healthy, price
 from sim.explain.search import Search
 from sim.explain.trial import Candidate, Day, Stage
@@ -25,6 +25,7 @@ from sim.knobs.changes import knobs
 from sim.knobs.configuration import Configuration, read_configuration
 from sim.knobs.knob import OFF, Knob
 from sim.replication.replicate import Players, Task
+from sim.results import CounterfactualSlo
 
 FAR = 1e12
 """A deadline that never comes."""
@@ -110,35 +111,60 @@ def test_to_stop_working_for_callers_that_left_ends_the_storm() -> None:
     assert [candidate.text for candidate in search.holding()] == ["back stops working for callers that have left"]
 
 
-def test_two_faults_at_once_get_two_cures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of what two services answer are errors; one retry leaves a quarter. Each retry saves the SLO of its own
-    service, and together they save both: found at once, without going through all pairs."""
-    left, right = service("left"), service("right")
+def failing_twice(left: float, right: float) -> Scenario:
+    """Two ways in, each to a service of its own that answers some requests with errors. An SLO of 62 % for each."""
     ways = service("front", calls=("left",)), service("side", calls=("right",))
-    journeys = tuple(Journey(way.name, 1.0, (JourneyStep(way.name, "GET", "/"),)) for way in ways)
-    failing = [
-        replace(fault("app-degrade", service=s.name, replicas=1, parameters={"errorRate": 0.5}), name=s.name)
-        for s in (left, right)
-    ]
+    rates = {"left": left, "right": right}
     setup = setup_of(
-        replace(application(*ways, left, right), journeys=journeys),
-        load=LoadSpec(40.0, {"front": 0.5, "side": 0.5}, 10_000, 3.0),
-        faults=tuple(failing),
+        replace(
+            application(*ways, *(service(name) for name in rates)),
+            journeys=tuple(Journey(way.name, 1.0, (JourneyStep(way.name, "GET", "/"),)) for way in ways),
+        ),
+        load=LoadSpec(40.0, {way.name: 0.5 for way in ways}, 10_000, 3.0),
+        faults=tuple(
+            replace(fault("app-degrade", service=name, replicas=1, parameters={"errorRate": rate}), name=name)
+            for name, rate in rates.items()
+        ),
         slos=tuple(SloSpec(way.name, way.name, "GET", "/", 0.62) for way in ways),
         inject_seconds=10.0,
         recover_seconds=1.0,
     )
+    return scenario_of(setup)
+
+
+def test_two_faults_at_once_get_two_cures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of what two services answer are errors; one retry leaves a quarter. Each retry saves the SLO of its own
+    service, and together they save both: found at once, without going through all pairs."""
 
     def not_needed(_: Search) -> None:
         raise AssertionError("all pairs were gone through")
 
     monkeypatch.setattr(Search, "_pairs", not_needed)
-    search = searched(scenario_of(setup), {"retry limit"})
+    search = searched(failing_twice(0.5, 0.5), {"retry limit"})
     assert search.complete
     assert [candidate.text for candidate in search.holding()] == ["one retry at left; one retry at right"]
     saved = {candidate.text: candidate.saved for candidate in search.tried()}
     assert saved["one retry at left"] == {"front"}
     assert saved["one retry at right"] == {"side"}
+
+
+def test_what_saves_one_slo_is_told_where_nothing_saves_the_other() -> None:
+    search = searched(failing_twice(0.5, 1.0), {"retry limit"})
+    assert search.holding() == []
+    (best,) = search.saving()
+    assert best.text == "one retry at left"
+    slos = [
+        CounterfactualSlo(
+            name=name, budget_spent_low=0.0, budget_spent_median=0.5, budget_spent_high=2.0, probability_held=held
+        )
+        for name, held in (("front", 1.0), ("side", 0.0))
+    ]
+    remedy = Remedy(
+        change=best.text, settings=(), size=best.size, slos=tuple(slos), holds=False, replications=5, price=None
+    )
+    words = counterfactual._found([remedy], search)
+    assert words.startswith("No change of those tried holds every SLO")
+    assert words.endswith(" front: saved by one retry at left. side: saved by no change of one knob that was tried.")
 
 
 def test_who_waits_for_every_answer_is_not_advised_to_cancel() -> None:
@@ -192,7 +218,7 @@ def explained_slowly(seconds: float, monkeypatch: pytest.MonkeyPatch) -> Explana
     return found
 
 
-@pytest.mark.parametrize(("seconds", "some"), [(20.0, True), (10.5, True), (4.0, False)])
+@pytest.mark.parametrize(("seconds", "some"), [(20.0, True), (10.5, True), (4.0, True), (2.4, False)])
 def test_on_a_slow_machine_something_is_tried_all_the_same(
     seconds: float, some: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
