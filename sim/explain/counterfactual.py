@@ -347,7 +347,8 @@ def _found(remedies: Sequence[Remedy], search: Search) -> str:
 
 def _in_parts(remedies: Sequence[Remedy], search: Search) -> str:
     """Where several SLOs are lost and nothing holds all: what saves some of them, and which nothing does."""
-    lost = [slo.name for slo in search.base.setup.slos if slo.name in search.stage.lost()]
+    unchanged = next(remedy for remedy in remedies if remedy.change == UNCHANGED)
+    lost = [slo.name for slo in unchanged.slos if slo.probability_held < HOLDS_IN]
     if len(lost) < 2:
         return ""
     text, open_still = "", list(lost)
@@ -357,8 +358,7 @@ def _in_parts(remedies: Sequence[Remedy], search: Search) -> str:
         if saves:
             text += f" {_and(saves)}: saved by {remedy.change}."
             open_still = [name for name in open_still if name not in held]
-    singles = [candidate for candidate in search.tried() if len(candidate.settings) == 1]
-    hopeless = [name for name in open_still if not any(name in candidate.saved for candidate in singles)]
+    hopeless = [name for name in open_still if not any(name in candidate.saved for candidate in search.singles())]
     return text + (f" {_and(hopeless)}: saved by no change of one knob that was tried." if hopeless else "")
 
 

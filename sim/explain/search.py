@@ -66,9 +66,9 @@ class Search:
             self._climb([(knob, coarse(ladder)) for knob, ladder in ladders])
             if not self.holding():
                 self._complements()
-            if not self._singles():
+            if not self._holding_alone():
                 self._climb(ladders)
-            for candidate in self._singles()[:REFINED]:
+            for candidate in self._holding_alone()[:REFINED]:
                 self._refine(*candidate.settings[0])
             if not self.holding():
                 self._pairs()
@@ -79,6 +79,10 @@ class Search:
     def tried(self) -> list[Candidate]:
         """Every change that was played."""
         return [candidate for candidate in self._known.values() if candidate is not None and candidate.days]
+
+    def singles(self) -> list[Candidate]:
+        """Those of `tried` that turn one knob."""
+        return [candidate for candidate in self.tried() if len(candidate.settings) == 1]
 
     def holding(self) -> list[Candidate]:
         """Changes that hold every SLO, smallest first; of those that turn the same knobs the smallest only."""
@@ -100,11 +104,10 @@ class Search:
 
     def saving(self) -> list[Candidate]:
         """For each SLO that is lost without a change the smallest single one that saves it, by its first day."""
-        singles = [candidate for candidate in self.tried() if len(candidate.settings) == 1]
         found = []
         for slo in self.base.setup.slos:
             if slo.name in self.stage.lost():
-                saved = [candidate for candidate in singles if slo.name in candidate.saved]
+                saved = [candidate for candidate in self.singles() if slo.name in candidate.saved]
                 found += sorted(saved, key=lambda c: (c.size, c.badness, c.text))[:1]
         return list(dict.fromkeys(found))
 
@@ -137,7 +140,7 @@ class Search:
 
     # ---- one knob
 
-    def _singles(self) -> list[Candidate]:
+    def _holding_alone(self) -> list[Candidate]:
         return [candidate for candidate in self.holding() if len(candidate.settings) == 1]
 
     def _climb(self, ladders: list[tuple[Knob, tuple[float, ...]]]) -> None:

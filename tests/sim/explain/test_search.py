@@ -7,12 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from explain_cases import FAR, asked, hopeless, metastable
 from sim_builders import application, fault, scenario_of, service, setup_of
 
-from scenarios.model import IdentitySettings, Journey, JourneyStep, LoadSpec, Scenario, ServiceTime, SloSpec
-from sim.calibration.calibrate import calibrate
+from scenarios.model import Journey, JourneyStep, LoadSpec, Scenario, SloSpec
 from sim.calibration.cold import cold_observation
-from sim.explain import causes as why
 from sim.explain import counterfactual, trial
 from sim.explain.counterfactual import UNCHANGED, explain
 from sim.explain.explanation import Explanation, Remedy
@@ -20,54 +19,11 @@ from sim.explain.price import healthy, price
 from sim.explain.search import Search
 from sim.explain.trial import Candidate, Day, Stage
 from sim.forecast.discrepancy import Discrepancy
-from sim.forecast.predict import make_task
 from sim.knobs.changes import knobs
-from sim.knobs.configuration import Configuration, read_configuration
+from sim.knobs.configuration import read_configuration
 from sim.knobs.knob import OFF, Knob
-from sim.replication.replicate import Players, Task
+from sim.replication.replicate import Players
 from sim.results import CounterfactualSlo
-
-FAR = 1e12
-"""A deadline that never comes."""
-
-
-def metastable() -> Scenario:
-    """λ = 20/s at a service of C = 50/s whose callers give a try 0.3 s and repeat it up to three times. Four seconds in
-    which it is slow fill its queue; afterwards tries that time out are done all the same, and keep it full as long as
-    λ(1+r) > C: for r = 3 and 2, and not for 1."""
-    back = service("back", time=ServiceTime(0.1, 0.3, "lognormal"), workers=5, queue=60)
-    front = service("front", calls=("back",))
-    slow = fault("app-degrade", duration=4.0, service="back", replicas=1, parameters={"latencySeconds": 2.0})
-    setup = setup_of(
-        application(front, back),
-        load=LoadSpec(20.0, {"all": 1.0}, 10_000, 4.0),
-        faults=(slow,),
-        slos=(SloSpec("front-success", "front", "GET", "/", 0.5),),
-        inject_seconds=4.0,
-        recover_seconds=31.0,
-    )
-    annotations = {
-        "retry.linkerd.io/http": "5xx",
-        "retry.linkerd.io/limit": "3",
-        "retry.linkerd.io/timeout": "300ms",
-        "timeout.linkerd.io/response": "300ms",
-    }
-    return scenario_of(setup, back=annotations)
-
-
-def hopeless() -> Scenario:
-    """Every request fails, whatever is done about it."""
-    back = service("back", workers=4, queue=8)
-    broken = fault("app-degrade", duration=4.0, service="back", replicas=1, parameters={"errorRate": 1.0})
-    setup = setup_of(
-        application(service("front", calls=("back",)), back),
-        load=LoadSpec(6.0, {"all": 1.0}, 10_000, 3.0),
-        faults=(broken,),
-        slos=(SloSpec("front-success", "front", "GET", "/", 0.95),),
-        inject_seconds=4.0,
-        recover_seconds=1.0,
-    )
-    return scenario_of(setup)
 
 
 def searched(scenario: Scenario, names: set[str]) -> Search:
@@ -79,12 +35,6 @@ def searched(scenario: Scenario, names: set[str]) -> Search:
     search = Search(stage, configuration, base, lambda c: replace(base, setup=c.setup()), turnable)
     search.run()
     return search
-
-
-def asked(scenario: Scenario) -> tuple[Configuration, Task]:
-    seen = cold_observation(scenario, 1)
-    configuration = read_configuration(scenario)
-    return configuration, make_task(configuration.setup(), calibrate(seen, scenario), seen, 1, seen.ended_at + 15.0)
 
 
 def test_the_largest_limit_that_cannot_storm_is_found() -> None:
@@ -153,16 +103,18 @@ def test_what_saves_one_slo_is_told_where_nothing_saves_the_other() -> None:
     assert search.holding() == []
     (best,) = search.saving()
     assert best.text == "one retry at left"
-    slos = [
-        CounterfactualSlo(
-            name=name, budget_spent_low=0.0, budget_spent_median=0.5, budget_spent_high=2.0, probability_held=held
-        )
-        for name, held in (("front", 1.0), ("side", 0.0))
-    ]
-    remedy = Remedy(
-        change=best.text, settings=(), size=best.size, slos=tuple(slos), holds=False, replications=5, price=None
-    )
-    words = counterfactual._found([remedy], search)
+
+    def remedy(change: str, size: float, **held: float) -> Remedy:
+        slos = [
+            CounterfactualSlo(
+                name=name, budget_spent_low=0.0, budget_spent_median=1.0, budget_spent_high=2.0, probability_held=share
+            )
+            for name, share in held.items()
+        ]
+        return Remedy(change=change, settings=(), size=size, slos=tuple(slos), holds=False, replications=5, price=None)
+
+    unchanged = remedy(UNCHANGED, 0.0, front=0.2, side=0.0)
+    words = counterfactual._found([unchanged, remedy(best.text, best.size, front=1.0, side=0.0)], search)
     assert words.startswith("No change of those tried holds every SLO")
     assert words.endswith(" front: saved by one retry at left. side: saved by no change of one knob that was tried.")
 
@@ -345,80 +297,6 @@ def test_a_pod_is_a_bigger_step_than_a_line_of_policy() -> None:
     assert by_name["retry limit"].size(1.0) < by_name["replicas"].size(2.0)
     assert by_name["circuit breaker"].today == OFF
     assert by_name["circuit breaker"].size(7.0) > 2.0  # a mechanism that was off
-
-
-# ---- causes ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_storm_is_charged_to_retries_and_the_fault() -> None:
-    _, base = asked(metastable())
-    stage = Stage(Players(1), FAR)
-    stage.unchanged = stage.full_days([base], range(5))[0]
-    causes = {cause.mechanism: cause for cause in why.attribute(stage, base)}
-    assert causes["the fault the-fault"].share > 0.95
-    retries = causes["retries"]
-    assert 0.4 < retries.share < 1.0
-    assert retries.low <= retries.share <= retries.high
-    assert causes["work for callers that have left"].share > 0.4, "the other half of the loop"
-    assert abs(causes["time that handshakes take"].share) < 0.1
-    assert "circuit breakers" not in causes  # there are none
-
-
-def test_what_idle_clients_lose_without_identity_is_charged_to_leaves_that_expire() -> None:
-    """One request in five seconds finds its destination forgotten, and its leaf expired some seconds after the start.
-    Whether it is the leaf or the forgetting: either one would have saved it, so each takes nearly all with it."""
-    front, back = service("front", calls=("back",)), service("back")
-    setup = setup_of(
-        application(front, back),
-        load=LoadSpec(0.2, {"all": 1.0}, 100, 10.0),
-        identity=IdentitySettings(leaf_lifetime=10.0, clock_skew=0.5, min_refresh=1.0),
-        faults=(fault("cert-expiry", duration=60.0, component="identity"),),
-        slos=(SloSpec("front-success", "front", "GET", "/", 0.9),),
-        inject_seconds=60.0,
-        recover_seconds=5.0,
-    )
-    _, base = asked(scenario_of(setup))
-    stage = Stage(Players(1), FAR)
-    stage.unchanged = stage.full_days([base], range(6))[0]
-    causes = {cause.mechanism: cause.share for cause in why.attribute(stage, base)}
-    assert causes["the fault the-fault"] > 0.95
-    assert causes["leaves that expire"] > 0.95
-    assert causes["discovery that is late, or forgets"] > 0.5
-    assert abs(causes["bounded queues in apps"]) < 0.05
-    assert "retries" not in causes
-
-
-@pytest.mark.parametrize(
-    ("days", "reach"),
-    [
-        (2, 6.31 * 0.096),
-        (20, 1.729 * 0.096 / 19**0.5),  # the same residuals of 0.24 either way, ten times
-    ],
-)
-def test_a_share_of_few_days_is_as_uncertain_as_students_t_has_it(days: int, reach: float) -> None:
-    """Budgets of 2 and 3, without the mechanism 1 and 2.1, in turns: a share of 38 %, each day 0.24 off it."""
-    spent = [(2.0, 1.0), (3.0, 2.1)] * (days // 2)
-    with_it, without = ([Day(n, {"s": pair[side]}, None, {}, {}) for n, pair in enumerate(spent)] for side in (0, 1))
-    cause = why._cause(why.Mechanism("retries", "mechanism", lambda task: task), "s", with_it, without)
-    assert cause.share == pytest.approx(0.38)
-    assert (cause.share - cause.low, cause.high - cause.share) == (
-        pytest.approx(reach, 2e-3),
-        pytest.approx(reach, 2e-3),
-    )
-
-
-def test_shapley_values_sum_to_what_all_mechanisms_add() -> None:
-    players = ["a", "b", "c"]
-    burn = {
-        frozenset(off): value
-        for off, value in [
-            ((), 10.0), (("a",), 2.0), (("b",), 2.0), (("c",), 9.0),
-            (("a", "b"), 1.5), (("a", "c"), 2.0), (("b", "c"), 1.0), (("a", "b", "c"), 1.0),
-        ]
-    }  # fmt: skip
-    values = {name: sum(why._marginals(name, players, burn)) for name in players}
-    assert sum(values.values()) == pytest.approx(10.0 - 1.0)
-    assert values["a"] == pytest.approx(4.0, abs=0.5)  # a and b need each other: half each
 
 
 def test_no_knob_without_a_fault() -> None:
