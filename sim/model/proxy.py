@@ -325,7 +325,6 @@ class Outbound:
         exchange = self.exchange
         assert exchange is not None
         if step is TRY:
-            self.proxy.tallies.retried.add(now)
             self._dispatch(now)
         else:
             if exchange.deadline is not None:
@@ -340,7 +339,6 @@ class Outbound:
             self.deadline.cancel()
         now = self.proxy.agenda.now
         exchange.resume(now)
-        self.proxy.tallies.retried.add(now)
         self._dispatch(now)
 
     def finish(self, status: int) -> None:
@@ -351,11 +349,7 @@ class Outbound:
         if known is not None:
             known.release()
         if requester is not None:
-            if self.exchange is not None:  # undiscovered destinations have no route to count for
-                now = self.proxy.agenda.now
-                self.target.meant.add(now)
-                if status == 0 or status >= 500:
-                    self.proxy.tallies.failed.add(now)
+            self._count(failed=status == 0 or status >= 500)
             requester.answered(status)
 
     def abandon(self) -> None:
@@ -363,6 +357,7 @@ class Outbound:
         if self.requester is None:
             return
         self.requester = None
+        self._count(failed=False)  # the proxy has no answer to judge
         if self.deadline is not None:
             self.deadline.cancel()
         trial, known = self.trial, self.known
@@ -374,6 +369,19 @@ class Outbound:
             known.release()
             if self in known.waiting:
                 known.waiting.remove(self)
+
+    def _count(self, *, failed: bool) -> None:
+        """The request is over. As in the proxy its retries count now, too, however long ago they were sent."""
+        exchange = self.exchange
+        if exchange is None:
+            return  # an undiscovered destination has no route to count for
+        now = self.proxy.agenda.now
+        tallies = self.proxy.tallies
+        self.target.meant.add(now)
+        if exchange.retries_granted:
+            tallies.retried.add(now, exchange.retries_granted)
+        if failed:
+            tallies.failed.add(now)
 
 
 class _Flight:

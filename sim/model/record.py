@@ -22,13 +22,13 @@ class Tally:
         self._count = 0
         self._until = -math.inf
 
-    def add(self, now: float) -> None:
-        """One more, at `now`."""
+    def add(self, now: float, count: int = 1) -> None:
+        """So many more, at `now`."""
         if now >= self._until:
             self.settle()
             self._slot = math.floor(now / SLOT_SECONDS)
             self._until = (self._slot + 1) * SLOT_SECONDS
-        self._count += 1
+        self._count += count
 
     def settle(self) -> None:
         """Brings the dictionary up to date; it lags by the slot under way otherwise."""
@@ -67,11 +67,11 @@ class Record:
         self.reached: dict[str, BySlot] = {}
         """Service → slot → requests that reached its pods."""
         self.meant: dict[str, BySlot] = {}
-        """Service → slot → requests that its callers' proxies were asked to send, at their end."""
+        """Service → slot → requests its callers' proxies were asked to send, at their end, answered or given up."""
         self.failed: BySlot = {}
         """Slot → of those meant, the ones that ended with 5xx or without an answer, over all services."""
         self.retried: BySlot = {}
-        """Slot → tries beyond the first, over all services."""
+        """Slot → tries beyond the first, at the end of their request, over all services."""
         self.refused: BySlot = {}
         """Slot → handshakes between proxies that failed, counted once by each proxy that saw it fail."""
         self.entered: list[tuple[float, float]] = []

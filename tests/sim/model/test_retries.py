@@ -56,6 +56,25 @@ def test_a_limit_of_r_amplifies_by_the_geometric_sum(limit: int, p: float) -> No
     assert failed == pytest.approx(gone, abs=4 * math.sqrt(gone * (1 - gone) / requests))
 
 
+@pytest.mark.parametrize("leaves_after", [None, 2.5])
+def test_a_request_and_its_retries_are_counted_when_it_is_over(leaves_after: float | None) -> None:
+    """Three tries of a second each, all of which fail: over after the last, or when its client leaves during it."""
+    front = service("front", calls=("back",), cancels=True)
+    back = service("back", failure_rate=1.0, time=ServiceTime(1.0, 0.0, "constant"))
+    rules = {
+        front.authority: rules_of(front),
+        back.authority: rules_of(back, retry=RetrySpec(statuses=FIVE, limit=2)),
+    }
+    load = LoadSpec(20.0, {"all": 1.0}, 10**6, leaves_after or 60.0)
+    record = played(setup_of(application(front, back), load=load, rules=rules))
+    first = min(record.intended_at)
+    assert min(record.retried) * SLOT_SECONDS == pytest.approx(first + (leaves_after or 3.0), abs=SLOT_SECONDS)
+    requests = len(record.status)
+    assert sum(record.meant["front"].values()) == sum(record.meant["back"].values()) == requests
+    assert sum(record.retried.values()) == 2 * requests
+    assert sum(record.failed.values()) == (2 * requests if leaves_after is None else 0)
+
+
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_limits_along_a_chain_multiply(depth: int) -> None:
     """Each hop's limit of one doubles what the one below it gets, when nothing is answered well: (1 + r)^depth."""
