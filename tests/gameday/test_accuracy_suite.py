@@ -21,6 +21,7 @@ from gameday.accuracy.suite import PlannedRun, config_of, read_suite
 from gameday.errors import BadInput, Exit
 from scenarios import catalogue
 from scenarios.load import load_scenario
+from tests.sim.sim_builders import application, scenario_of, service, setup_of
 
 SUITE = """
 apiVersion: gameday.dev/v1
@@ -70,6 +71,13 @@ def test_a_runs_folder_follows_what_is_run_and_not_what_is_written_about_it(suit
     suite_file.write_text(SUITE.replace("scenario: calm", "scenario: calm, set: [phases.inject=20s]"))
     after = [run.folder for run in read_suite(str(suite_file), 1, ()).runs]
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True, True, False]
+
+
+def test_runs_that_are_kept_are_found_again_by_later_versions() -> None:
+    """A field that scenarios did not have then must leave no trace where it is not used."""
+    scenario = scenario_of(setup_of(application(service("only"))))
+    kept = "47f5340870f676afe814b5bcae1ad49d48c0783661bbdd9808b5752977dddf64"
+    assert config_of(scenario, "local", 1) == kept
 
 
 def test_services_that_cancel_make_another_run() -> None:
