@@ -442,7 +442,7 @@ def accuracy(
     Parameters
     ----------
     suite
-        `local`, or the path of a suite file.
+        `local`, `loads` (its faults once more, at loads that nobody tuned for), or the path of a suite file.
     seeds
         Runs of each case and load.
     only

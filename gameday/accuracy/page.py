@@ -95,12 +95,13 @@ def _cores(evidence: Sequence[Evidence]) -> str:
 
 
 def _acceptance(tuning: Sequence[Evidence], held_out: Sequence[Evidence]) -> list[str]:
-    ours, theirs = lines(tuning), lines(held_out)
+    both = {"tuning": tuning, "held out": held_out}
+    parts = {name: lines(runs) for name, runs in both.items() if runs or not (tuning or held_out)}
     rows = [
-        (f"{a.name}: {a.asked}", _verdict(a.met), a.found, _verdict(b.met), b.found)
-        for a, b in zip(ours, theirs, strict=True)
+        (f"{some[0].name}: {some[0].asked}", *(cell for line in some for cell in (_verdict(line.met), line.found)))
+        for some in zip(*parts.values(), strict=True)
     ]
-    return _table(("asked", "tuning", "", "held out", ""), rows)
+    return _table(("asked", *(cell for name in parts for cell in (name, ""))), rows)
 
 
 def _coverage(tuning: Sequence[Evidence], held_out: Sequence[Evidence]) -> list[str]:

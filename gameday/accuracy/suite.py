@@ -31,7 +31,8 @@ from scenarios.model import Scenario
 from sim.forecast.discrepancy import family_of
 
 Part = Literal["tuning", "held-out"]
-SHIPPED = {"local": Path(catalogue.__file__).parent / "accuracy.yaml"}
+_HERE = Path(catalogue.__file__).parent
+SHIPPED = {"local": _HERE / "accuracy.yaml", "loads": _HERE / "accuracy-loads.yaml"}
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 """A case's: folders and files are called by it."""
 

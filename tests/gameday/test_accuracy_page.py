@@ -270,6 +270,12 @@ def test_a_miss_is_listed_with_all_its_numbers_and_a_failure_with_its_reason() -
     assert "not sealed" not in page.lower()
 
 
+def test_a_suite_without_a_tuning_part_has_no_column_for_it() -> None:
+    page = render([run(row(), part="held-out")], (), (), "gameday accuracy")
+    assert "| asked | held out |  |" in page
+    assert "| asked | tuning |  | held out |  |" in render([run(row()), run(row(), part="held-out")], (), (), "x")
+
+
 def test_the_page_says_on_how_many_cores_runs_were_made() -> None:
     one, two = run(row(), cores=1, others=0.02), run(row(), cores=2)
     page = render([one, one, two], [], [], "gameday accuracy")
