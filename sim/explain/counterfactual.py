@@ -171,7 +171,7 @@ class _Asked:
 
     def _task(self, configuration: Configuration) -> Task:
         """The base task of another configuration."""
-        setup = configuration.setup()
+        setup = replace(configuration.setup(), zero_at=self._base.setup.zero_at)
         identity, before = setup.identity, self._base.setup.identity
         pods = self._base.pods
         if identity != before:

@@ -170,7 +170,7 @@ def make_task(
         for pod in observation.pods
     )
     start = min(observation.ended_at - planned_injection_at, -WARM_UP_SECONDS)
-    return Task(setup, calibration, pods, seed, start, step)
+    return Task(replace(setup, zero_at=planned_injection_at), calibration, pods, seed, start, step)
 
 
 def _jobs(task: Task, most: int) -> Iterator[tuple[Task, int]]:

@@ -9,6 +9,7 @@ why clients that were cut off for half a minute come back seconds after the cont
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from random import Random
 from typing import Any
@@ -26,8 +27,13 @@ from sim.model.setup import Rules
 
 COMPONENTS = ("identity", "destination", "policy")
 WATCHED = ("destination", "policy")
-CERTIFY_SECONDS = 0.02
-"""From a renewal's start until the new leaf is installed."""
+SIGNING_CPU_SECONDS = 0.006
+"""Of a renewal, until identity signs: its handshake with the proxy, at both ends, the token, the signature."""
+INSTALLING_CPU_SECONDS = 0.010
+"""From there until the proxy uses the leaf: contexts for OpenSSL (7 ms), and a handshake with itself (3 ms)."""
+CPU_SPREAD = (0.8, 1.25)
+Working = Callable[[float], Generator[Any, Any, None]]
+"""Lasts as long as a process takes for so much CPU, on the machine as it is then."""
 BACKOFF = (0.1, 10.0, 0.1)
 """Of a watch that broke: minimum, maximum, jitter, as `mesh.proxy.control` has them."""
 
@@ -58,6 +64,13 @@ class LeafHolder:
         self._changed(None)
 
 
+def expiry(signed_at: float, settings: IdentitySettings, zero_at: float) -> float:
+    """When a leaf expires that is signed then. X.509 has whole seconds (RFC 5280, 4.1.2.5), and what is beyond is cut
+    off: where a leaf lives for seconds only, that brings every renewal forward."""
+    life = settings.leaf_lifetime + settings.clock_skew
+    return math.floor(zero_at + signed_at + life) - zero_at
+
+
 class _Watch:
     """One proxy's stream from one component about one destination."""
 
@@ -78,19 +91,25 @@ class ControlPlane:
         calendar: Calendar,
         rules: dict[str, Rules],
         identity: IdentitySettings,
+        zero_at: float,
         discovery: Draws,
         delays: Delays,
         random: Random,
+        certifying: Random,
+        working: Working,
         leaves: dict[str, LeafHolder],
     ) -> None:
-        """`leaves`: of the components that are watched."""
+        """`zero_at`: Unix time of second 0. `leaves`: of the components that are watched."""
         self._calendar = calendar
         self._agenda = calendar.agenda
         self._rules = dict(rules)
         self._identity = identity
+        self._zero_at = zero_at
         self._discovery = discovery
         self._delays = delays
         self._random = random
+        self._certifying = certifying
+        self._working = working
         self._leaves = leaves
         self._up = dict.fromkeys(COMPONENTS, True)
         self._watches: dict[Known, tuple[_Watch, ...]] = {}
@@ -212,7 +231,7 @@ class ControlPlane:
 
     def new_expiry(self) -> float:
         """When a leaf that is issued now expires."""
-        return self._calendar.now + self._identity.leaf_lifetime + self._identity.clock_skew
+        return expiry(self._calendar.now, self._identity, self._zero_at)
 
     # ---- identity
 
@@ -224,6 +243,9 @@ class ControlPlane:
         while True:
             yield calendar.timeout(delay)
             if self._up["identity"] and holder.wants():
-                yield calendar.timeout(CERTIFY_SECONDS)
-                holder.renew(self.new_expiry())
+                spread = self._certifying.uniform(*CPU_SPREAD)
+                yield from self._working(SIGNING_CPU_SECONDS * spread)
+                expires_at = self.new_expiry()
+                yield from self._working(INSTALLING_CPU_SECONDS * spread)
+                holder.renew(expires_at)
             delay = next_attempt_delay(calendar.now, holder.expires_at, settings.min_refresh, settings.max_refresh)

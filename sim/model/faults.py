@@ -101,7 +101,7 @@ def _absence(fault: FaultSpec, system: System, components: tuple[str, ...]) -> P
         system.control.down(component)
     yield from system.sleep_until(fault.at + fault.duration + delays.reversion)
     yield system.calendar.timeout(delays.control_start)
-    yield from system.started(*(delays.control_work for _ in components))
+    yield from system.worked(*(delays.control_work for _ in components))
     for component in components:
         system.control.up(component)
 
@@ -139,7 +139,7 @@ def _comeback(pod: AppPod, system: System) -> Process:
     certificate until it gets one, each at its own beat."""
     delays = system.parameters.delays
     yield system.calendar.timeout(delays.pod_restart)
-    yield from system.started(delays.app_work, delays.proxy_work)
+    yield from system.worked(delays.app_work, delays.proxy_work)
     if not system.restart(pod):
         yield system.calendar.timeout(FIRST_CERTIFICATE_RETRY_SECONDS * system.restarts.random())
         while not system.restart(pod):

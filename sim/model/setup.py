@@ -58,6 +58,8 @@ class Setup:
     load_pods: int = 1
     backend: BackendSettings = field(default_factory=BackendSettings)
     discovery_idle_seconds: float = OUTBOUND_IDLE_SECONDS
+    zero_at: float = 0.0
+    """Unix time of second 0: certificates end on whole seconds of that clock."""
     left_out: tuple[str, ...] = ()
     """Manifests that the twin reads and does nothing with, as `AuthorizationPolicy payment/only-checkout`."""
 

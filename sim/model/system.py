@@ -19,7 +19,7 @@ from sim.model.agenda import TooManyEvents
 from sim.model.app import AppPod
 from sim.model.arrivals import Schedule, gaps
 from sim.model.calendar import Calendar
-from sim.model.control import WATCHED, ControlPlane, LeafHolder
+from sim.model.control import WATCHED, ControlPlane, LeafHolder, expiry
 from sim.model.distributions import declared
 from sim.model.draws import Draws, Streams
 from sim.model.faults import Unrepresented, process_of
@@ -75,9 +75,12 @@ class System:
             self.calendar,
             setup.rules,
             setup.identity,
+            setup.zero_at,
             streams.draws("discovery", parameters.discovery.block),
             parameters.delays,
             streams.random("rewatch"),
+            streams.random("certify"),
+            self.worked,
             self._component_leaves(),
         )
         for holder in self._holders.values():
@@ -307,9 +310,10 @@ class System:
         if pod.name in self._holders:
             self._holders[pod.name].forget()
 
-    def started(self, *cpu_seconds: float) -> Generator[Any, Any, None]:
-        """Processes start, each with so much to do, and are waited for. They and all others on the machine delay each
-        other: when they are done is only known then. Where CPU is not modelled each has a core of its own."""
+    def worked(self, *cpu_seconds: float) -> Generator[Any, Any, None]:
+        """Processes that start, or work beside their event loop, each with so much to do, are waited for. They and all
+        others on the machine delay each other: when they are done is only known then. Where CPU is not modelled each
+        has a core of its own."""
         machine = self._machine
         if machine is None:
             yield self.calendar.timeout(max(cpu_seconds))
@@ -337,7 +341,7 @@ class _Leaves:
     """Each pod's leaf at the start: as observed, else at a random point of its renewal cycle."""
 
     def __init__(self, setup: Setup, pods: tuple[PodState, ...], start: float, random: Random) -> None:
-        self._settings = setup.identity
+        self._setup = setup
         self._start = start
         self._random = random
         self._observed: dict[str, list[PodState]] = {}
@@ -346,7 +350,7 @@ class _Leaves:
 
     def of(self, name: str, service: str) -> tuple[float, float]:
         """(expires at, next attempt at)."""
-        settings = self._settings
+        settings = self._setup.identity
         observed = self._observed.get(service)
         if observed:
             state = next((s for s in observed if s.name == name), observed[0])
@@ -356,6 +360,6 @@ class _Leaves:
             life = settings.leaf_lifetime + settings.clock_skew
             period = min(max(life * RENEW_AT_SHARE, settings.min_refresh), settings.max_refresh)
             refreshed = self._start - self._random.random() * period
-            expires = refreshed + life
+            expires = expiry(refreshed, settings, self._setup.zero_at)
         wait = next_attempt_delay(refreshed, expires, settings.min_refresh, settings.max_refresh)
         return expires, refreshed + wait

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sim_builders import application, bad, fault, parameters_of, played, rules_of, service, setup_of
 
 from mesh.api.messages import RetrySpec
 from mesh.behavior.backend import BackendSettings
 from scenarios.model import IdentitySettings, LoadSpec, ServiceTime
-from sim.model.control import ControlPlane
+from sim.model.control import ControlPlane, expiry
 from sim.model.draws import Streams
 from sim.model.faults import check
 from sim.model.record import Record
@@ -54,15 +57,45 @@ def test_expired_certificates_spare_established_connections() -> None:
 
 
 def test_a_handshake_between_two_proxies_is_counted_by_both() -> None:
-    """The restarted pods get their first leaves as soon as identity is back, up to two seconds before their caller's
-    renewal; it remembers them, so that no watch fails."""
+    """The restarted pods get their first leaves as soon as identity is back, most of a second before their caller,
+    which asks at about each whole one; it remembers them, so that no watch fails."""
     restart = fault("pod-kill", at=15.0, duration=5.0, service="back", replicas=2)
-    away = fault("cert-expiry", duration=30.0, component="identity")
+    away = fault("cert-expiry", duration=29.3, component="identity")
     changes = {"identity": SHORT_LEAVES, "faults": (away, restart), "inject_seconds": 40.0}
     records = [played(chain(30.0, discovery_idle_seconds=60.0, **changes), seed=seed) for seed in range(1, 6)]
     assert any(record.handshake_failures for record in records)
     for record in records:
         assert sum(record.refused.values()) == 2 * record.handshake_failures
+
+
+@given(
+    signed_at=st.floats(-60.0, 600.0),
+    life=st.floats(1.0, 86_400.0),
+    zero_at=st.floats(1.7e9, 1.9e9),
+)
+def test_a_leaf_ends_on_the_last_whole_second_of_its_life(signed_at: float, life: float, zero_at: float) -> None:
+    ends = expiry(signed_at, IdentitySettings(leaf_lifetime=life, clock_skew=0.0), zero_at)
+    assert (zero_at + ends) % 1.0 == pytest.approx(0.0, abs=1e-6) or (zero_at + ends) % 1.0 > 1 - 1e-6
+    assert -1e-6 <= signed_at + life - ends < 1.0 + 1e-6
+
+
+def test_renewals_of_short_leaves_fall_into_step() -> None:
+    """A proxy sleeps 70 % of what is left, and what is left ends on a whole second: what sets two of them apart shrinks
+    to 30 % with each renewal, until all ask at once."""
+    zero_at = 1_796_000_000.6
+    app = application(service("front", calls=("back",), replicas=5), service("back", replicas=5))
+    system = System(setup_of(app, identity=SHORT_LEAVES, zero_at=zero_at), parameters_of(20.0), Streams(2, 0), end=60.0)
+    pods = [pod for replicas in system.pods.values() for pod in replicas]
+    leaves = [pod.leaf_expires_at for pod in pods]
+    moments: list[float] = []
+    for at in np.arange(-6.0, 60.0, 0.01).tolist():
+        system.advance(at)
+        moments += [at for pod, leaf in zip(pods, leaves, strict=True) if pod.leaf_expires_at != leaf]
+        leaves = [pod.leaf_expires_at for pod in pods]
+    first, last = ([(at + zero_at + 0.5) % 1.0 for at in part] for part in (moments[:10], moments[-10:]))
+    assert max(first) - min(first) > 0.2
+    assert max(last) - min(last) < 0.05
+    assert np.mean(last) == pytest.approx(0.5 + 0.02 / 0.7, abs=0.02)  # a renewal takes 20 ms
 
 
 def test_a_mesh_heals_once_identity_is_back() -> None:
