@@ -19,6 +19,7 @@ from gameday.accuracy.suite import PlannedRun, Suite, read_suite
 from gameday.accuracy.track import print_track_record
 from gameday.errors import BadInput, Exit
 from gameday.rundir import check_writable
+from mesh import native
 
 DEFAULT_FOLDER = Path("runs/accuracy")
 WORLD = "local"
@@ -93,6 +94,8 @@ def _run_missing(suite: Suite, runner: Runner, minutes: float | None, jobs: int)
     missing = [run for run in suite.runs if not runner.is_done(run)]
     there = len(suite.runs) - len(missing)
     _say(f"{there} of {len(suite.runs)} runs are there; the rest takes {_left(missing, runner, jobs)}")
+    if missing and not native.compiled():
+        _say("the twin is interpreted, so few replications fit the time of a forecast; `make native` first is better")
     to_start = list(missing)
 
     def in_time() -> Iterator[PlannedRun]:

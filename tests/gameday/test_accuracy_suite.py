@@ -208,6 +208,7 @@ def test_a_suite_from_its_first_run_to_its_page(
     options = AccuracyOptions(
         str(suite_file), 1, ("kill", "other"), out=tmp_path / "docs" / "accuracy.md", reuse=tmp_path / "runs"
     )
+    monkeypatch.setattr("mesh.native.compiled", list)
     assert run_accuracy(options) == Exit.HARNESS_FAILED  # `other` has nothing to score
     page = options.out.read_text() if options.out is not None else ""
     assert "Runs: 2 (2 tuning and controls, 0 held out)" in page
@@ -219,8 +220,11 @@ def test_a_suite_from_its_first_run_to_its_page(
     assert "1 without a score; `--again` runs those once more" in first
     assert "1/3  kill" in first
     assert "tuning    MISSED" in first
+    assert "`make native` first is better" in first
     run_accuracy(options)
-    assert "3 of 3 runs are there" in capsys.readouterr().out
+    again = capsys.readouterr().out
+    assert "3 of 3 runs are there" in again
+    assert "make native" not in again
     run_accuracy(AccuracyOptions(str(suite_file), 1, ("kill",), reuse=tmp_path / "runs", dry_run=True))
     assert "0 of 2 runs to go" in capsys.readouterr().out
 
