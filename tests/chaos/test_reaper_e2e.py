@@ -99,8 +99,11 @@ def test_ctrl_c_in_the_terminal_does_not_reach_the_reaper(tmp_path: Path, reaper
 # ---- chaostoolkit itself, with a world of one control-plane component that the stand-in plays
 
 
-def experiment(run_dir: Path, url: str, hold_seconds: float) -> None:
-    """identity down now, up after `hold_seconds`; the supervisor's API is the stand-in's."""
+def experiment(run_dir: Path, url: str, duration: float, hold_seconds: float) -> None:
+    """identity down for `duration` seconds, and an experiment that would end it `hold_seconds` from now.
+
+    The supervisor's API is the stand-in's.
+    """
     me = Named(pid=os.getpid(), start=started_at(os.getpid()) or "")
     nowhere = f"{url.removeprefix('http://')}"
     state = WorldState(
@@ -119,7 +122,7 @@ def experiment(run_dir: Path, url: str, hold_seconds: float) -> None:
         "name": "away",
         "kind": "control-plane-down",
         "at": 0.0,
-        "duration": hold_seconds,
+        "duration": duration,
         "targets": {"component": "identity"},
         "parameters": {},
     }
@@ -171,20 +174,21 @@ def unix_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 def test_a_chaostoolkit_that_is_killed_leaves_the_fault_to_the_reaper(
     tmp_path: Path, reaper, unix_target: Path, target, number: signal.Signals
 ) -> None:
-    hold = 8.0  # counted from now: chaostoolkit takes two to four of them to start, and is to be caught holding it
-    experiment(tmp_path, target.url, hold)
+    duration = 2.0
+    # However long chaostoolkit takes to start, it is caught holding the fault.
+    experiment(tmp_path, target.url, duration, hold_seconds=120.0)
     toolkit = subprocess.Popen(
         command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        wait_for_state(tmp_path, "injected", 20.0)
+        wait_for_state(tmp_path, "injected", 60.0)
         toolkit.send_signal(number)
         toolkit.wait(20.0)
     finally:
         if toolkit.poll() is None:
             toolkit.kill()
             toolkit.wait()
-    wait_for_state(tmp_path, "reverted", hold + 10.0 + 5.0)
+    wait_for_state(tmp_path, "reverted", duration + 10.0 + 5.0)
     lines = unix_target.read_text().split()
     assert lines[0] == "/processes/control/identity/down"
     assert lines[-1] == "/processes/control/identity/up"
@@ -193,7 +197,7 @@ def test_a_chaostoolkit_that_is_killed_leaves_the_fault_to_the_reaper(
 def test_an_undisturbed_experiment_injects_and_reverts_and_writes_its_journal(
     tmp_path: Path, reaper, unix_target: Path, target
 ) -> None:
-    experiment(tmp_path, target.url, 1.0)
+    experiment(tmp_path, target.url, duration=1.0, hold_seconds=1.0)
     done = subprocess.run(command(tmp_path), capture_output=True, timeout=60.0, check=False)
     assert done.returncode == 0, done.stderr
     journal = msgspec.json.decode((tmp_path / "journal.json").read_bytes())
