@@ -10,6 +10,9 @@ from reports.store import LOAD_PROCESS, MACHINE_PROCESS
 from scenarios.model import Scenario
 from sim.observation import CpuWindow, ProcessCpu
 
+FIRST_LOOK_SECONDS = 0.5
+"""From the first process that is looked at to the last."""
+
 
 def cpu_by_process(run: Run, window: tuple[float, float]) -> dict[str, float]:
     """CPU seconds used in the window by process; a figure that falls is a new process's, counting from 0."""
@@ -24,6 +27,29 @@ def cpu_by_process(run: Run, window: tuple[float, float]) -> dict[str, float]:
             continue
         used[usage.process] += usage.cpu_seconds - before if usage.cpu_seconds >= before else usage.cpu_seconds
     return dict(used)
+
+
+def start_costs(run: Run) -> dict[str, float]:
+    """CPU seconds that processes had used at the run's first look, the mean of replicas: `cart/app`, `control/policy`.
+
+    That look is taken when all is ready, and no process has served a request yet. The load generator is left out.
+    """
+    found: dict[str, list[float]] = defaultdict(list)
+    seen: set[str] = set()
+    for usage in run.usage:
+        if usage.at > run.usage[0].at + FIRST_LOOK_SECONDS:
+            break
+        if usage.process in seen or usage.process in (LOAD_PROCESS, MACHINE_PROCESS):
+            continue
+        seen.add(usage.process)
+        found[_replicas_of(usage.process)].append(usage.cpu_seconds)
+    return {process: sum(each) / len(each) for process, each in found.items()}
+
+
+def _replicas_of(process: str) -> str:
+    """`cart-1/proxy` → `cart/proxy`; of the control plane there is one of each."""
+    pod, _, role = process.partition("/")
+    return process if pod == "control" else f"{service_of(process)}/{role}"
 
 
 def cpu_window(run: Run, scenario: Scenario, start: float, end: float) -> CpuWindow | None:

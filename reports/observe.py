@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 from reports.counters import attempts_by_service
-from reports.cpu import cpu_window
+from reports.cpu import cpu_window, start_costs
 from reports.mesh_metrics import FIGURES as MESH_FIGURES
 from reports.run import Run
 from reports.series import EXPIRES, LOAD_SERVICE, REFRESHED, Metrics, Series, cumulative_buckets, pod_of, service_of
@@ -35,6 +35,7 @@ def observation(store: RunStore, scenario: Scenario, start: float, end: float) -
         proxy_latency=proxy_latency(run.metrics, start, end),
         cpu=cpu_window(run, scenario, start, end),
         bytes_sent=bytes_sent(run.metrics, start, end),
+        starts=start_costs(run),
         world=str(run.meta.get("world", "local")),
         mesh={name: found[0] for name in FIGURES if (found := MESH_FIGURES[name](run, (start, end))) is not None},
     )

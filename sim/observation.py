@@ -117,5 +117,8 @@ class Observation:
     """In order of time, service by service."""
     mesh: dict[str, float] = field(default_factory=dict)
     """M1-M5 over the window (`sim.replication.mesh_figures`), those that were counted; M3 is a number of handshakes."""
+    starts: dict[str, float] = field(default_factory=dict)
+    """CPU seconds from a process's birth until all was ready, the mean of its replicas, by `cart/app`, `cart/proxy` and
+    `control/policy`; those that were seen."""
     answers: tuple[int, int] | None = None
     """(failed, all) answers of the services that clients enter at; of a source without single requests."""

@@ -88,6 +88,7 @@ class Posterior(msgspec.Struct, frozen=True):
     ours: bool
     bytes_sent: dict[str, tuple[float, float]] = msgspec.field(default_factory=dict)
     cpu: CpuFit | None = None
+    starts: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class CalibrationFile(msgspec.Struct, frozen=True):

@@ -14,6 +14,8 @@ import numpy as np
 from sim.calibration.families import distribution_of
 from sim.calibration.outcome import UNTOLD_RATE_SIGMA, Calibration
 from sim.calibration.overhead import PRIOR_SPREAD
+from sim.calibration.starts import PRIOR_SIGMA as STARTS_PRIOR
+from sim.calibration.starts import kind_of
 from sim.calibration.workers import PRIOR_SIGMA as WORKERS_PRIOR
 from sim.model.arrivals import PRIOR_SIGMA as DISPERSION_PRIOR
 from sim.model.distributions import Distribution
@@ -82,6 +84,7 @@ def findings(calibration: Calibration) -> tuple[Finding, ...]:
     if calibration.bad == 0:
         found.append(_untold("retries", "no request failed: whether a second try helps is read from the fault alone"))
     found += _never_seen(drawn)
+    found += _starts(drawn, calibration)
     for quantity, sigma in calibration.residual.items():
         told = "halves of the window" if sigma < 0.3 else None
         found.append(Finding(f"noise floor of {quantity}", sigma, sigma, sigma, "", 0.0 if not told else 1.0, told))
@@ -166,12 +169,25 @@ def _never_seen(drawn: list[Parameters]) -> list[Finding]:
         "time to inject a fault": [each.injection + each.kill for each in delays],
         "time to hear of a pod's end": [each.endpoint_update for each in delays],
         "time to restart a pod": [each.pod_restart for each in delays],
-        "CPU to start a pod": [each.app_work + each.proxy_work for each in delays],
         "time to start a control-plane component": [each.control_start for each in delays],
-        "CPU to start a control-plane component": [each.control_work for each in delays],
     }
     note = "no healthy window shows it: typical of this kind of world"
     return [_found(name, values, "s", 1.0, None, note) for name, values in seconds.items() if max(values) > 0.0]
+
+
+def _starts(drawn: list[Parameters], calibration: Calibration) -> list[Finding]:
+    """CPU until processes serve: of each kind, the one in the middle."""
+    found: list[Finding] = []
+    for kind, name in (("app", "an app"), ("proxy", "a proxy"), ("control", "a control-plane component")):
+        seen = sorted((cpu, process) for process, cpu in calibration.starts.items() if kind_of(process) == kind)
+        untold = "control/" if kind == "control" else f"/{kind}"
+        process = seen[len(seen) // 2][1] if seen else untold
+        values = [parameters.start_work(process) for parameters in drawn]
+        told_by = f"the first start of {process}" if seen else None
+        note = "" if seen else "nobody counted it when they started: typical of this kind of world"
+        if max(values) > 0.0:
+            found.append(_found(f"CPU to start {name}", values, "s", STARTS_PRIOR, told_by, note))
+    return found
 
 
 def _untold(parameter: str, note: str) -> Finding:

@@ -16,6 +16,8 @@ from scenarios.model import LoadSpec
 from sim.calibration.cpu import CpuFit
 from sim.calibration.fit import RouteFit
 from sim.calibration.overhead import overhead_at
+from sim.calibration.starts import PRIOR_SIGMA as STARTS_PRIOR
+from sim.calibration.starts import drawn_starts
 from sim.calibration.workers import WorkersFit
 from sim.model.arrivals import Dispersion
 from sim.model.distributions import LogNormal, WithStalls
@@ -64,6 +66,8 @@ class Calibration:
     """For the reader: what could not be estimated and what was taken instead."""
     delays: Delays = field(default_factory=Delays)
     """What the world takes for a fault's coming and going, typically."""
+    starts: dict[str, float] = field(default_factory=dict)
+    """As in `sim.model.parameters.Parameters`; empty where this run's processes were not seen to start."""
     overhead_points: tuple[tuple[float, ...], ...] = ()
     """Draws of the overhead's posterior (`sim.calibration.overhead.overhead_at`)."""
     overhead_told_by: str | None = None
@@ -102,6 +106,7 @@ class Calibration:
             dispersion=self.dispersion.draw(generator),
             bytes_sent=self.bytes_sent,
             cpu=self.cpu.draw(streams) if self.cpu is not None else None,
+            starts=drawn_starts(generator, self.starts),
         )
 
     def best(self) -> Parameters:
@@ -112,6 +117,8 @@ class Calibration:
             client_overhead=self.client_overhead,
             rate=self.arrivals / self.seconds if self.arrivals else self.declared_rate,
             failure_share=0.0,
+            delays=self.delays,
+            starts=self.starts,
             workers={service: fit.centre for service, fit in self.workers.items()},
             dispersion=self.dispersion.centre,
             bytes_sent=self.bytes_sent,
@@ -169,8 +176,8 @@ def drawn_delays(generator: np.random.Generator, base: Delays) -> Delays:
         control_start=lognormal(base.control_start, 0.6, spread[2]),
         proxy_outlives=lognormal(base.proxy_outlives, 0.7, spread[5]),
         pod_restart=lognormal(base.pod_restart, restart, spread[3]),
-        control_work=lognormal(base.control_work, 0.2, spread[6]),
-        app_work=lognormal(base.app_work, 0.2, spread[6]),
-        proxy_work=lognormal(base.proxy_work, 0.2, spread[6]),
+        control_work=lognormal(base.control_work, STARTS_PRIOR, spread[6]),
+        app_work=lognormal(base.app_work, STARTS_PRIOR, spread[6]),
+        proxy_work=lognormal(base.proxy_work, STARTS_PRIOR, spread[6]),
         endpoint_update=lognormal(base.endpoint_update, 0.5, spread[4]),
     )

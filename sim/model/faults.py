@@ -101,7 +101,7 @@ def _absence(fault: FaultSpec, system: System, components: tuple[str, ...]) -> P
         system.control.down(component)
     yield from system.sleep_until(fault.at + fault.duration + delays.reversion)
     yield system.calendar.timeout(delays.control_start)
-    yield from system.worked(*(delays.control_work for _ in components))
+    yield from system.worked(*(system.parameters.start_work(f"control/{name}") for name in components))
     for component in components:
         system.control.up(component)
 
@@ -137,9 +137,9 @@ def _pod_kill(fault: FaultSpec, system: System) -> Process:
 def _comeback(pod: AppPod, system: System) -> Process:
     """A killed pod starts again, beside all that starts with it and all that goes on; then it asks for its first
     certificate until it gets one, each at its own beat."""
-    delays = system.parameters.delays
-    yield system.calendar.timeout(delays.pod_restart)
-    yield from system.worked(delays.app_work, delays.proxy_work)
+    parameters, service = system.parameters, pod.service.name
+    yield system.calendar.timeout(parameters.delays.pod_restart)
+    yield from system.worked(*(parameters.start_work(f"{service}/{role}") for role in ("app", "proxy")))
     if not system.restart(pod):
         yield system.calendar.timeout(FIRST_CERTIFICATE_RETRY_SECONDS * system.restarts.random())
         while not system.restart(pod):

@@ -46,7 +46,7 @@ def test_an_empty_baseline_tells_nothing_and_says_so() -> None:
 def test_what_no_healthy_window_shows_is_named_with_its_width() -> None:
     """However busy the window was: how long a pod takes to restart is the kind of world's, and wide."""
     for rows in (told(50.0), empty()):
-        for parameter in ("time to restart a pod", "CPU to start a pod", "time to ask for a destination"):
+        for parameter in ("time to restart a pod", "CPU to start a proxy", "time to ask for a destination"):
             assert not rows[parameter].told
             assert rows[parameter].narrowed == 0.0
             assert rows[parameter].high > 1.2 * rows[parameter].low > 0.0

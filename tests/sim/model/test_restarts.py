@@ -8,6 +8,7 @@ import pytest
 from sim_builders import EXACT, application, bad, fault, parameters_of, played, service, setup_of
 
 from scenarios.model import LoadSpec, ServiceTime
+from sim.model.control import COMPONENTS
 from sim.model.draws import Streams
 from sim.model.parameters import CpuCosts
 from sim.model.record import Record
@@ -46,6 +47,32 @@ def test_pods_that_start_at_once_are_ready_when_the_shared_core_has_done_the_wor
     assert not any(pod.alive for pod in system.pods["other"])
     system.advance(5.5 + work + 0.02)
     assert all(pod.alive for pod in system.pods["other"])
+
+
+@pytest.mark.parametrize(("starts", "work"), [({"other/app": 0.6, "other/proxy": 0.9}, 1.5), ({"front/app": 9.0}, 0.4)])
+def test_a_pod_takes_the_work_that_its_own_processes_were_seen_to_take(starts: dict[str, float], work: float) -> None:
+    """On one core; another service's processes say nothing of it."""
+    setup = setup_of(
+        application(service("front"), service("other")),
+        faults=(fault("pod-kill", at=5.0, service="other", replicas=1),),
+    )
+    system = System(setup, replace(parameters_of(1e-6), cpu=ONE_CORE, delays=STARTS, starts=starts), Streams(1, 0))
+    system.advance(5.5 + work - 0.01)
+    assert not system.pods["other"][0].alive
+    system.advance(5.5 + work + 0.02)
+    assert system.pods["other"][0].alive
+
+
+def test_the_control_plane_is_back_when_the_shared_core_has_done_the_work_of_its_components() -> None:
+    """All three at once, each with what it was seen to take."""
+    outage = fault("control-plane-down", at=5.0, duration=5.0, component="all")
+    setup = setup_of(application(service("front"), service("other")), faults=(outage,))
+    starts = {"control/identity": 0.3, "control/destination": 0.4, "control/policy": 0.5}
+    system = System(setup, replace(parameters_of(1e-6), cpu=ONE_CORE, delays=STARTS, starts=starts), Streams(1, 0))
+    system.advance(10.0 + 1.2 - 0.01)
+    assert not system.control.is_up("identity")
+    system.advance(10.0 + 1.2 + 0.02)
+    assert all(system.control.is_up(name) for name in COMPONENTS)
 
 
 def test_a_pod_that_starts_waits_for_what_the_core_does_besides() -> None:
