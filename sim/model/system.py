@@ -1,8 +1,8 @@
 """One replication: the whole meshed system, put together and played.
 
 Second 0 is the begin of the inject phase. The clock starts where the observation ended, so that certificates renew in
-the twin as they do in reality meanwhile; load starts a few seconds before 0, long enough for pools, balancers and
-caches to be as warm as the real ones.
+the twin as they do in reality meanwhile. So does load, if that is not long ago: pools, balancers and caches are then as
+warm as the real ones, and of a destination that is asked every few seconds each knows what it knows in reality.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from sim.observation import PodState
 LOAD_SERVICE = "loadgen"
 WARM_UP_SECONDS = 6.0
 """Longer than the discovery cache's idle time."""
+HISTORY_SECONDS = 20.0
+"""Of load before second 0, at most: twice the time constant of the balancers' estimates."""
 STARTING_LOOK_SECONDS = 0.005
 """At least so long between two looks whether a process has started."""
 EVENTS_PER_SECOND_BOUND = 400_000
@@ -52,7 +54,7 @@ class System:
         *,
         pods: tuple[PodState, ...] = (),
         start: float = -WARM_UP_SECONDS,
-        load_from: float = -WARM_UP_SECONDS,
+        load_from: float = -HISTORY_SECONDS,
         end: float | None = None,
         schedule: Schedule | None = None,
     ) -> None:

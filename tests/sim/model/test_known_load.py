@@ -9,6 +9,8 @@ from sim_builders import application, exponential, parameters_of, played, servic
 
 from scenarios.model import Journey, JourneyStep, LoadSpec
 from sim.model.arrivals import Schedule
+from sim.model.distributions import LogNormal
+from sim.model.system import HISTORY_SECONDS
 
 APP = replace(
     application(service("only")),
@@ -36,3 +38,18 @@ def test_replications_have_them_all_in_common_and_the_rest_is_chance() -> None:
     first, second = (played(SETUP, some, seed=seed, schedule=schedule) for seed in (1, 2))
     assert sorted(first.intended_at) == sorted(second.intended_at) == pytest.approx(schedule.at)
     assert sorted(first.latency, key=float) != sorted(second.latency, key=float)  # type: ignore[arg-type]
+
+
+def test_what_came_since_the_observation_is_played_and_leaves_its_traces() -> None:
+    """A destination that was asked nine and five seconds ago is still known when the fault comes, four after."""
+    schedule = Schedule((-30.0, -9.0, -5.0, -1.0), ("one",) * 4)
+    slow = replace(parameters_of(50.0), discovery=LogNormal(0.5, 0.0))
+    record = played(SETUP, slow, start=-25.0, schedule=schedule)
+    assert record.intended_at == pytest.approx([-9.0, -5.0, -1.0])
+    assert [latency > 0.5 for latency in record.latency if latency is not None] == [True, False, False]
+
+
+@pytest.mark.parametrize(("start", "first"), [(-3.0, -3.0), (-12.0, -12.0), (-400.0, -HISTORY_SECONDS)])
+def test_load_begins_where_the_observation_ended_if_that_was_lately(start: float, first: float) -> None:
+    record = played(SETUP, parameters_of(50.0), start=start)
+    assert first <= min(record.intended_at) < first + 0.5
