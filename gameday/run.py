@@ -38,7 +38,7 @@ from gameday import judge, rundir
 from gameday.arrivals import known_arrivals
 from gameday.children import Child
 from gameday.errors import BadInput, Exit, WorldFailed, cannot_write
-from gameday.ingest import Ingest
+from gameday.ingest import Ingest, late_faults
 from gameday.progress import Progress, for_terminal, say
 from gameday.record import RunRecord
 from gameday.rundir import RunDir
@@ -415,11 +415,21 @@ class GameDay:
             await chaos.stop(2.0)
         if await asyncio.to_thread(self._ledger.revert_all):
             self._progress.note("all faults reverted")
-        missing = {fault.name for fault in self._scenario.faults} - {
-            record.name for record in self._ledger.records() if record.injected_at is not None
-        }
-        if complete and missing:
+        if complete:
+            self._check_injections()
+
+    def _check_injections(self) -> None:
+        records = [record for record in self._ledger.records() if record.injected_at is not None]
+        missing = {fault.name for fault in self._scenario.faults} - {record.name for record in records}
+        if missing:
             raise WorldFailed(f"never injected: {', '.join(sorted(missing))}; see {self._run.log('chaos')}")
+        late = late_faults(self._scenario.faults, records, self._planned_injection_at or 0.0)
+        for name, (seconds, over) in late.items():
+            if over:
+                raise WorldFailed(f"{name} went in {seconds:.0f} s late, when it was to be over: too busy a machine")
+            text = f"{name} went in {seconds:.1f} s late: the forecast is of the plan"
+            self._record.event("note", text)
+            self._progress.note(text)
 
     async def _end_load(self, complete: bool) -> None:
         if self._load is not None:
