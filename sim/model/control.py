@@ -245,7 +245,9 @@ class ControlPlane:
             if self._up["identity"] and holder.wants():
                 spread = self._certifying.uniform(*CPU_SPREAD)
                 yield from self._working(SIGNING_CPU_SECONDS * spread)
-                expires_at = self.new_expiry()
-                yield from self._working(INSTALLING_CPU_SECONDS * spread)
-                holder.renew(expires_at)
+                if self._up["identity"]:
+                    expires_at = self.new_expiry()
+                    yield from self._working(INSTALLING_CPU_SECONDS * spread)
+                    if holder.wants():
+                        holder.renew(expires_at)
             delay = next_attempt_delay(calendar.now, holder.expires_at, settings.min_refresh, settings.max_refresh)

@@ -12,13 +12,14 @@ from sim_builders import application, bad, fault, parameters_of, played, rules_o
 
 from mesh.api.messages import RetrySpec
 from mesh.behavior.backend import BackendSettings
-from scenarios.model import IdentitySettings, LoadSpec, ServiceTime
+from scenarios.model import FaultSpec, IdentitySettings, LoadSpec, ServiceTime
 from sim.model.control import ControlPlane, expiry
 from sim.model.draws import Streams
 from sim.model.faults import check
 from sim.model.record import Record
 from sim.model.setup import Setup, reached
 from sim.model.system import System
+from sim.observation import PodState
 from sim.replication.mesh_figures import between
 
 SHORT_LEAVES = IdentitySettings(leaf_lifetime=10.0, clock_skew=0.5, min_refresh=1.0)
@@ -96,6 +97,37 @@ def test_renewals_of_short_leaves_fall_into_step() -> None:
     assert max(first) - min(first) > 0.2
     assert max(last) - min(last) < 0.05
     assert np.mean(last) == pytest.approx(0.5 + 0.02 / 0.7, abs=0.02)  # a renewal takes 20 ms
+
+
+@pytest.mark.parametrize(
+    ("kind", "before_its_end", "renewed"),
+    [
+        ("cert-expiry", 0.003, True),
+        ("cert-expiry", 0.013, False),
+        ("cert-expiry", 0.03, False),
+        ("pod-kill", 0.003, False),
+    ],
+)
+def test_a_renewal_is_lost_with_identity_until_that_has_signed_and_with_its_pod_until_the_end(
+    kind: str, before_its_end: float, renewed: bool
+) -> None:
+    """It takes 16 ms, of which identity has the first 6."""
+    app = application(service("only"))
+    leaf = PodState("only-0", "only", leaf_expires_at=6.0, leaf_refreshed_at=-2.0)
+
+    def play(*faults: FaultSpec) -> System:
+        setup = setup_of(app, identity=SHORT_LEAVES, faults=faults)
+        return System(setup, parameters_of(1.0), Streams(2, 0), pods=(leaf,), start=-2.0)
+
+    undisturbed = play()
+    end = -2.0
+    while undisturbed.pods["only"][0].leaf_expires_at == 6.0:
+        end += 0.0005
+        undisturbed.advance(end)
+    targets = {"component": "identity"} if kind == "cert-expiry" else {"service": "only", "replicas": 1}
+    system = play(fault(kind, at=end - before_its_end, duration=5.0, **targets))
+    system.advance(end + 0.01)
+    assert (system.pods["only"][0].leaf_expires_at not in (6.0, None)) == renewed
 
 
 def test_a_mesh_heals_once_identity_is_back() -> None:
