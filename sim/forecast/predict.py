@@ -51,7 +51,7 @@ __all__ = ["cold_observation", "make_forecast"]
 SCHEMA = "gameday.dev/forecast/v1"
 FEWEST_REPLICATIONS = 40
 TOO_FEW = 5
-"""With fewer replications nothing is forecast."""
+"""With fewer replications nothing is forecast, and of a quantity nothing where fewer have it."""
 MOST_REPLICATIONS = 400
 PATIENCE = 1.25
 """How far over its time budget a forecast goes to have the fewest replications."""
@@ -201,8 +201,8 @@ def _predictions(
         for quantity, subject in subjects:
             key = (quantity, subject, window)
             values = sorted(v[key] for v in ensembles if key in v)
-            if not values:
-                continue
+            if len(values) < TOO_FEW:
+                continue  # hardly a replication has such a thing: one of no request that was answered, say
             # An event's middle is its probability.
             middle = math.fsum(values) / len(values) if quantity in EVENTS else quantile_of(values, 0.5)
             low, high = interval(quantity, values)

@@ -251,3 +251,17 @@ def test_few_replications_make_wide_intervals_and_very_few_none() -> None:
     assert any("that is no forecast" in limit for limit in thin.limits)
     assert few.predictions
     assert any("intervals are wide" in limit for limit in few.limits)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nothing_is_said_of_what_hardly_a_replication_has(seed: int) -> None:
+    """A request in a minute or so: in ten seconds of most replications there is none, and its latency is in a few."""
+    scenario = shop()
+    rare = replace(scenario, load=replace(scenario.load, rate=0.01))
+    seen = replace(cold_observation(rare, seed), requests=())
+    found = make_forecast(
+        rare, seen, world="sim", seed=seed, planned_injection_at=seen.ended_at + 15.0,
+        time_budget_seconds=60.0, processes=1, most_replications=20,
+    )  # fmt: skip
+    assert found.replications == 20
+    assert all(len(prediction.ensemble) >= TOO_FEW for prediction in found.predictions)
