@@ -114,6 +114,23 @@ def test_small_answers_that_wait_share_headers() -> None:
     assert on_the_wire(100, True) == pytest.approx(100 * (1 + HEADER_BYTES / SEGMENT_BYTES))
 
 
+def test_an_answer_after_a_late_timer_has_headers_of_its_own_and_its_place() -> None:
+    """At 1,000 bytes a second: the queue is out on the wire's clock, and the loop has not looked yet."""
+    loop, wire, sink = made()
+    wire.throttle("8kbit")
+    send(wire, sink, b"a" * (BURST_BYTES - 3 * HEADER_BYTES))
+    send(wire, sink, b"b" * 100)
+    due = max(at for at, _ in loop.timers)
+    loop.now = late = due + 0.003
+    send(wire, sink, b"c" * 100)
+    assert b"c" not in {data[:1] for _, data in sink.got}
+    loop.run(10.0)
+    got = [(at, data[:1]) for at, data in sink.got if data[:1] != b"a"]
+    assert [data for _, data in got] == [b"b", b"c"]
+    assert got[1][0] == pytest.approx(due + (100 + HEADER_BYTES) / 1_000.0)
+    assert got[1][0] > late
+
+
 @pytest.mark.parametrize("rate", ["", "64", "fastbit", "64gbit"])
 def test_what_is_no_rate_is_refused(rate: str) -> None:
     _, wire, _ = made()
