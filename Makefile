@@ -82,7 +82,7 @@ bench: setup .bench/.ready
 	$(BIN)/python -m benchmarks
 
 # The acceptance protocol: hours with five seeds. It goes on where it was stopped; SEEDS=1 is a first look.
-# Compiled: what processes take to start is a constant in the twin, and an interpreted one plays a tenth of the replications.
+# Compiled: an interpreted twin plays a tenth of the replications in the time that a forecast has.
 SEEDS ?= 5
 accuracy: native
 	@$(BIN)/gameday accuracy --suite local --seeds $(SEEDS) --out docs/accuracy.md; code=$$?; \

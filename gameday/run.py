@@ -426,7 +426,10 @@ class GameDay:
         late = late_faults(self._scenario.faults, records, self._planned_injection_at or 0.0)
         for name, (seconds, over) in late.items():
             if over:
-                raise WorldFailed(f"{name} went in {seconds:.0f} s late, when it was to be over: too busy a machine")
+                raise WorldFailed(
+                    f"{name} went in {seconds:.0f} s late, when it was to be over: a busy machine, or see"
+                    f" {self._run.log('chaos')}"
+                )
             text = f"{name} went in {seconds:.1f} s late: the forecast is of the plan"
             self._record.event("note", text)
             self._progress.note(text)

@@ -54,7 +54,7 @@ from sim.calibration.overhead import (
 )
 from sim.calibration.posterior import sample
 from sim.calibration.proxied import TYPICAL, TYPICAL_SPREAD, Told, from_clients, hops_of, overhead_of_hop, self_times
-from sim.calibration.starts import start_work
+from sim.calibration.starts import restart_work
 from sim.calibration.workers import WorkersFit, workers_from_load, workers_from_requests
 from sim.model.arrivals import Dispersion, dispersion
 from sim.model.distributions import LogNormal, WithStalls
@@ -105,7 +105,7 @@ def calibrate(observation: Observation, scenario: Scenario) -> Calibration:
         expected_bad=0.0,
         residual=dict.fromkeys(LATENCY_FLOOR, UNTOLD),
         delays=delays,
-        starts=start_work(observation.starts) if delays.app_work else {},
+        starts=restart_work(observation.starts) if delays.app_work else {},
         overhead_points=_prior_points(PRIOR_CENTRE, PRIOR_SPREAD),
         dispersion=per_second,
         workers=_workers(scenario.app, observation),

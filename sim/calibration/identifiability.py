@@ -15,12 +15,11 @@ from sim.calibration.families import distribution_of
 from sim.calibration.outcome import UNTOLD_RATE_SIGMA, Calibration
 from sim.calibration.overhead import PRIOR_SPREAD
 from sim.calibration.starts import PRIOR_SIGMA as STARTS_PRIOR
-from sim.calibration.starts import kind_of
 from sim.calibration.workers import PRIOR_SIGMA as WORKERS_PRIOR
 from sim.model.arrivals import PRIOR_SIGMA as DISPERSION_PRIOR
 from sim.model.distributions import Distribution
 from sim.model.draws import Streams
-from sim.model.parameters import Parameters
+from sim.model.parameters import Parameters, kind_of
 
 BARELY = 0.3
 DRAWS = 200

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-POD_AGAIN = 1.25
+from sim.model.parameters import kind_of
+
+POD_RESTART_FACTOR = 1.25
 """What a pod's processes take of the machine until they serve anew, of what each had used when its world was ready.
-They use the same (0.97 to 1.25 of it, ten pods of twelve within 0.1), but leave less for others: of a core's time a
-quarter is then charged to none of the run's processes, and an eighth was before; and requests cost a fifth more."""
-CONTROL_AGAIN = 0.85
+They use the same (0.97 to 1.25 of it, ten pods of twelve within 0.1), but get it later than that says: meanwhile a
+quarter of a core's time is charged to none of the run's processes, an eighth before, and requests cost a fifth more."""
+CONTROL_RESTART_FACTOR = 0.85
 """The same of a component of the control plane, which by then has answered the first questions of all."""
 PRIOR_SIGMA = 0.25
 """Of the log, where no start was seen: machines differ, and compiled proxies from others."""
@@ -24,16 +26,10 @@ SIGMA = 0.12
 """Of the log, of these factors: of how long 14 drills' pods were away on one core."""
 
 
-def kind_of(process: str) -> str:
-    """app, proxy or control."""
-    owner, _, role = process.partition("/")
-    return owner if owner == "control" else role
-
-
-def start_work(seen: Mapping[str, float]) -> dict[str, float]:
+def restart_work(seen: Mapping[str, float]) -> dict[str, float]:
     """What each takes until it serves, from what it had used when all of its world was ready."""
     return {
-        process: seconds * (CONTROL_AGAIN if kind_of(process) == "control" else POD_AGAIN)
+        process: seconds * (CONTROL_RESTART_FACTOR if kind_of(process) == "control" else POD_RESTART_FACTOR)
         for process, seconds in seen.items()
     }
 

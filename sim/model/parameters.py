@@ -10,6 +10,12 @@ RouteKey = tuple[str, str]
 """(service, route name): `("payment", "POST /charge")`."""
 
 
+def kind_of(process: str) -> str:
+    """app, proxy or control, of `cart/app`, `cart/proxy` or `control/policy`."""
+    owner, _, role = process.partition("/")
+    return owner if owner == "control" else role
+
+
 @dataclass(frozen=True, slots=True)
 class Delays:
     """How long things take that a healthy baseline does not show. Each is drawn anew for every replication.
@@ -122,7 +128,6 @@ class Parameters:
         told = self.starts.get(process)
         if told is not None:
             return told
-        owner, _, role = process.partition("/")
-        if owner == "control":
-            return self.delays.control_work
-        return self.delays.app_work if role == "app" else self.delays.proxy_work
+        delays = self.delays
+        typical = {"app": delays.app_work, "proxy": delays.proxy_work, "control": delays.control_work}
+        return typical[kind_of(process)]

@@ -11,7 +11,7 @@ from sim_builders import application, scenario_of, service, setup_of
 from sim.calibration.calibrate import calibrate
 from sim.calibration.identifiability import findings
 from sim.calibration.outcome import Calibration
-from sim.calibration.starts import CONTROL_AGAIN, POD_AGAIN
+from sim.calibration.starts import CONTROL_RESTART_FACTOR, POD_RESTART_FACTOR
 from sim.model.draws import Streams
 from sim.observation import Observation
 
@@ -25,7 +25,11 @@ def calibrated(**changes: object) -> Calibration:
 
 @pytest.mark.parametrize(
     ("process", "work"),
-    [("front/app", 0.3 * POD_AGAIN), ("front/proxy", 0.4 * POD_AGAIN), ("control/identity", 0.5 * CONTROL_AGAIN)],
+    [
+        ("front/app", 0.3 * POD_RESTART_FACTOR),
+        ("front/proxy", 0.4 * POD_RESTART_FACTOR),
+        ("control/identity", 0.5 * CONTROL_RESTART_FACTOR),
+    ],
 )
 def test_each_process_takes_about_what_it_took_when_the_world_started(process: str, work: float) -> None:
     calibration = calibrated(starts=SEEN)
@@ -47,7 +51,7 @@ def test_what_was_not_seen_is_typical_and_wider() -> None:
     assert float(np.std(np.log(proxies))) > 0.2
     rows = {row.parameter: row for row in findings(calibration)}
     assert rows["CPU to start an app"].told_by == "the first start of front/app"
-    assert rows["CPU to start an app"].estimate == pytest.approx(0.3 * POD_AGAIN, rel=0.05)
+    assert rows["CPU to start an app"].estimate == pytest.approx(0.3 * POD_RESTART_FACTOR, rel=0.05)
     assert not rows["CPU to start a proxy"].told
     assert not rows["CPU to start a control-plane component"].told
 
