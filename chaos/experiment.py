@@ -1,4 +1,4 @@
-"""Compiles a scenario's fault timeline to a chaostoolkit experiment.
+"""Compiles a scenario's fault timeline to a chaostoolkit experiment, and says afterwards whether it was kept.
 
 The steady-state hypothesis only asks whether the world is up: chaostoolkit passes transient breaches, so SLOs are
 judged from the client's own record. Every fault is reverted twice, by a step of the method and by a rollback with the
@@ -10,18 +10,22 @@ Python 3.11 gets chaostoolkit 1.19, which knows no `--events-file`; every versio
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from scenarios.model import Scenario
+from chaos.ledger import Record
+from scenarios.model import FaultSpec, Scenario
 
 EXPERIMENT = "experiment.json"
 JOURNAL = "journal.json"
 EVENTS = "events.ndjson"
 EVENTS_SINCE = (1, 21)
+LATE_SECONDS = 1.0
+"""Sooner than that after its moment a fault went in on time."""
 
 
 def compile_experiment(scenario: Scenario, run_dir: Path, inject_epoch: float) -> dict[str, Any]:
@@ -60,6 +64,19 @@ def compile_experiment(scenario: Scenario, run_dir: Path, inject_epoch: float) -
             for fault in scenario.faults
         ],
     }
+
+
+def late_faults(
+    faults: Iterable[FaultSpec], records: Iterable[Record], inject_epoch: float
+) -> dict[str, tuple[float, bool]]:
+    """Faults that went in late, by name: seconds after their moment, and whether they were to be over by then."""
+    begun = {record.name: record.begun_at for record in records}
+    found: dict[str, tuple[float, bool]] = {}
+    for fault in faults:
+        late = begun.get(fault.name, 0.0) - inject_epoch - fault.at
+        if late > LATE_SECONDS:
+            found[fault.name] = (late, late >= fault.duration)
+    return found
 
 
 def command(run_dir: Path) -> list[str]:

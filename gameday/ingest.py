@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from chaos.ledger import Ledger, Record
+from chaos.ledger import Ledger
 from gameday.rundir import RunDir
 from reports.store import Event, RunStore
-from scenarios.model import FaultSpec
-
-LATE_SECONDS = 1.0
-"""Sooner than that after its moment a fault went in on time."""
 
 
 class SupervisorEvent(msgspec.Struct, frozen=True):
@@ -43,19 +38,6 @@ class LineTail:
         end = text.rfind(b"\n") + 1
         self._offset += end
         return text[:end].splitlines()
-
-
-def late_faults(
-    faults: Iterable[FaultSpec], records: Iterable[Record], planned_injection_at: float
-) -> dict[str, tuple[float, bool]]:
-    """Faults that went in late, by name: seconds after their moment, and whether they were to be over by then."""
-    begun = {record.name: record.begun_at for record in records}
-    found: dict[str, tuple[float, bool]] = {}
-    for fault in faults:
-        late = begun.get(fault.name, 0.0) - planned_injection_at - fault.at
-        if late > LATE_SECONDS:
-            found[fault.name] = (late, late >= fault.duration)
-    return found
 
 
 class Ingest:

@@ -29,7 +29,7 @@ from typing import Any
 import msgspec
 
 from chaos.experiment import command as chaos_command
-from chaos.experiment import compile_experiment
+from chaos.experiment import compile_experiment, late_faults
 from chaos.guard import AbortGuard
 from chaos.ledger import Ledger
 from chaos.plan import Plan, plan
@@ -38,7 +38,7 @@ from gameday import judge, rundir
 from gameday.arrivals import known_arrivals
 from gameday.children import Child
 from gameday.errors import BadInput, Exit, WorldFailed, cannot_write
-from gameday.ingest import Ingest, late_faults
+from gameday.ingest import Ingest
 from gameday.progress import Progress, for_terminal, say
 from gameday.record import RunRecord
 from gameday.rundir import RunDir

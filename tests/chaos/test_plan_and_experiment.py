@@ -7,7 +7,8 @@ import pytest
 from chaoslib.experiment import ensure_experiment_is_valid
 
 import chaos.experiment
-from chaos.experiment import command, compile_experiment
+from chaos.experiment import command, compile_experiment, late_faults
+from chaos.ledger import Record
 from chaos.plan import plan
 from scenarios import catalogue
 from scenarios.load import load_scenario
@@ -107,3 +108,17 @@ def test_who_calls_others_from_outside_of_the_mesh_needs_a_cluster(storm: Scenar
 def test_an_expiry_drill_that_is_too_short_for_any_leaf_is_warned_of(storm: Scenario) -> None:
     short = FaultSpec("short", "cert-expiry", 0.0, 5.0, {"component": "identity"}, {})
     assert "will not expire" in plan(replace(storm, faults=(short,)), "local").warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("begun_at", "found"),
+    [(1_025.4, {}), (1_027.5, {"away": (2.5, False)}), (1_040.0, {"away": (15.0, True)}), (None, {})],
+)
+def test_a_fault_that_went_in_late_is_told_from_one_that_was_on_time(
+    begun_at: float | None, found: dict[str, tuple[float, bool]]
+) -> None:
+    """Planned for second 25 of an injection at 1,000, for ten seconds."""
+    away = FaultSpec("away", "control-plane-down", 25.0, 10.0, {}, {}, 1)
+    record = Record("away", "k", "t", "reverted", (), 0.0, begun_at or 0.0, begun_at, None, None)
+    records = [record] if begun_at is not None else []
+    assert late_faults([away], records, 1_000.0) == found

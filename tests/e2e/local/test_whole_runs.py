@@ -13,6 +13,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from gameday import ledger
+from reports.cpu import FIRST_LOOK_SECONDS, start_costs
+from reports.run import Run
+from reports.store import RunStore
 from tests.e2e.local.conftest import GAMEDAY, TINY, Running, Starter, processes_of
 
 pytestmark = pytest.mark.e2e
@@ -95,6 +98,19 @@ def test_a_run_forecasts_injects_measures_scores_and_reports(runs: Runs) -> None
         (out / name).unlink()
         subprocess.run([*GAMEDAY, "report", str(out)], check=True, capture_output=True)
         assert (out / name).read_bytes() == before, name
+
+
+def test_what_starting_takes_is_looked_at_before_anyone_is_served(runs: Runs) -> None:
+    """The twin's restarts are made of it, so that requests must not be in it, and no process may be missing."""
+    with RunStore(runs.tiny.out / "run.sqlite") as store:
+        run = Run(store)
+        costs = start_costs(run)
+        first_request = next(iter(store.requests())).sent_at
+    looks = [usage.at for usage in run.usage if usage.at <= run.usage[0].at + FIRST_LOOK_SECONDS]
+    assert looks[-1] < first_request
+    assert {"front/app", "front/proxy", "back/app", "back/proxy"} < costs.keys()
+    assert {f"control/{component}" for component in ("identity", "destination", "policy")} < costs.keys()
+    assert all(0.02 < seconds < 10.0 for seconds in costs.values()), costs
 
 
 def test_two_runs_at_once_do_not_meet(runs: Runs) -> None:
