@@ -118,7 +118,7 @@ COURSE = ((PAGED, "all"), *((name, "all") for name in PAGING), (RECOVER, "recove
 def forecast_lines(forecast: Forecast) -> list[str]:
     """The forecast in a few lines, for the progress view: how bad each SLO gets, whether it pages, for how long."""
     rows = {(row.quantity, row.subject, row.window): prediction_part(row) for row in forecast.predictions}
-    lines = []
+    lines = [] if forecast.predictions else [f"forecast  {limit}" for limit in forecast.limits[:1]]
     for row in forecast.predictions:
         if row.quantity == "success_rate" and row.window == "all":
             naive = f"; before the fault {row.naive:.2%}" if row.naive is not None else ""

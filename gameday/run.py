@@ -52,10 +52,11 @@ from reports.observe import observation
 from reports.store import RunStore
 from scenarios.load import load_scenario
 from scenarios.model import Scenario
-from sim.forecast.predict import make_forecast
+from sim.forecast.patience import LONGEST_SECONDS, Patience
+from sim.forecast.predict import Forecaster
 from sim.results import Forecast
 
-FORECAST_BUDGET_SECONDS = 11.0
+FORECAST_SECONDS = 11.0
 PREPARATION_SECONDS = 5.0
 """From the time at which the forecast is due to the injection: for a late forecast, and for chaostoolkit to start."""
 CHAOS_GRACE_SECONDS = 10.0
@@ -137,7 +138,7 @@ class GameDay:
         self._children: dict[str, Child] = {}
         self._load: Load | None = None
         self._background: list[asyncio.Task[None]] = []
-        self._forecast_budget = judge.twin_budget(scenario.phases, FORECAST_BUDGET_SECONDS)
+        self._patience = Patience(judge.twin_budget(scenario.phases, FORECAST_SECONDS))
         self._forecast: Forecast | None = None
         self._planned_injection_at: float | None = None
         self._interruptible: asyncio.Future[Any] | None = None
@@ -208,12 +209,7 @@ class GameDay:
     def _load_plan(self) -> LoadPlan:
         load, phases = self._scenario.load, self._scenario.phases
         seconds = (
-            phases.warmup
-            + phases.baseline
-            + self._forecast_budget
-            + PREPARATION_SECONDS
-            + phases.inject
-            + phases.recover
+            phases.warmup + phases.baseline + LONGEST_SECONDS + PREPARATION_SECONDS + phases.inject + phases.recover
         )
         return LoadPlan(
             app=str(self._scenario.app.source),
@@ -233,20 +229,18 @@ class GameDay:
         self._store.commit()
         start, end = self._record.windows["baseline"]
         seen = observation(self._store, self._scenario, start, end)
-        # Fixed beforehand, so that the twin can line up certificate phases.
-        planned = time.time() + self._forecast_budget + PREPARATION_SECONDS
-        seed = self._options.world.seed
-        arrivals = known_arrivals(self._store, self._scenario, seed, (start, end), planned)
-        forecast = await asyncio.to_thread(
-            make_forecast,
-            self._scenario,
-            seen,
-            world=self._options.world.name,
-            seed=seed,
-            planned_injection_at=planned,
-            time_budget_seconds=self._forecast_budget,
-            schedule=arrivals,
-        )
+        world, seed = self._options.world.name, self._options.world.seed
+        twin = await asyncio.to_thread(Forecaster, self._scenario, seen, world=world, seed=seed)
+        try:
+            seconds = await asyncio.to_thread(twin.seconds_needed, self._patience)
+            if seconds > self._patience.usual:
+                self._progress.note(f"the twin plays for {seconds:.0f} s: a replication takes long here")
+            # Fixed before it plays, so that it can line up certificate phases.
+            planned = time.time() + seconds + PREPARATION_SECONDS
+            arrivals = known_arrivals(self._store, self._scenario, seed, (start, end), planned)
+            forecast = await asyncio.to_thread(twin.forecast, planned, seconds, arrivals)
+        finally:
+            await asyncio.to_thread(twin.close)
         self._forecast = forecast
         body = msgspec.json.encode(forecast)
         digest = hashlib.sha256(body).hexdigest()

@@ -281,6 +281,8 @@ def missing(document: Document) -> list[str]:
         found.append(f"The run ended {where} (state: {document.run.state}); expectations were not judged.")
     if document.forecast is None:
         found.append("No forecast was sealed: nothing to compare with.")
+    elif not document.forecast.replications:
+        found.append("The sealed forecast says nothing, since too few replications were played: see the limits.")
     elif document.score is None:
         found.append("The forecast was not scored: the run did not reach its end.")
     if document.detection.fault_at is None:

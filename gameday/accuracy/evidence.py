@@ -236,6 +236,8 @@ def read_evidence(
         forecast = reforecast(store) if anew else sealed_forecast(store)
         scenario, rows = read_details(store, forecast)
         meta = store.meta()
+    if not forecast.replications:
+        raise NoEvidence(f"it has no forecast: {forecast.limits[0]}")
     if not rows:
         raise NoEvidence("none of its predictions was measured")
     return Evidence(

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from sim.forecast.discrepancy import Learned, choose, load, with_discrepancy
 from sim.forecast.intervals import WIDEST, arrival_of, bands_of, column_quantiles, fan_bands_of, tails
 from sim.forecast.load_band import TIME_SHARE, may_tell, play_load_bands
 from sim.forecast.naive import naive
+from sim.forecast.patience import FEWEST_REPLICATIONS, MOST_REPLICATIONS, TOO_FEW, Clock, Patience, too_few
 from sim.model.arrivals import Schedule
 from sim.model.faults import check
 from sim.model.setup import Setup, read_setup, unplayed
@@ -43,18 +44,12 @@ from sim.replication.quantities import (
     steps,
     windows,
 )
-from sim.replication.replicate import Players, Task
+from sim.replication.replicate import Outcome, Players, Task
 from sim.results import Fan, Forecast, LoadBand, Prediction
 
-__all__ = ["cold_observation", "make_forecast"]
+__all__ = ["Forecaster", "cold_observation", "make_forecast"]
 
 SCHEMA = "gameday.dev/forecast/v1"
-FEWEST_REPLICATIONS = 40
-TOO_FEW = 5
-"""With fewer replications nothing is forecast, and of a quantity nothing where fewer have it."""
-MOST_REPLICATIONS = 400
-PATIENCE = 1.25
-"""How far over its time budget a forecast goes to have the fewest replications."""
 LIMITS = ("Latency overheads during the fault are those of the baseline.",)
 
 
@@ -74,56 +69,131 @@ def make_forecast(
 ) -> Forecast:
     """Forecasts the scenario's inject and recover windows from its baseline.
 
-    `planned_injection_at`: Unix seconds. `processes`: None for all cores, 1 for this process only. `learned`: the
-    discrepancy of past runs; None for constants alone. `calibration`: made before; None: from the observation.
-    `schedule`: who will arrive when, where the load generator's seed is known; None: Poisson arrivals of any kind.
+    `planned_injection_at`: Unix seconds. `time_budget_seconds`: calibrating included; a slow machine takes longer, to
+    have the few replications without which there is no forecast. `schedule`: who will arrive when, where the load
+    generator's seed is known; None: Poisson arrivals of any kind. The rest as in `Forecaster`.
     """
     began = time.monotonic()
-    setup = read_setup(scenario, observation.load_pods, observation.world)
-    limits = [*LIMITS, *unplayed(setup), *check(setup.faults, {service.name for service in setup.app.services})]
-    with Players(processes) as players:
-        if calibration is None:
-            calibration = calibrate(observation, scenario)
-        task = make_task(setup, calibration, observation, seed, planned_injection_at, fan_step(setup))
-        task = replace(task, schedule=schedule)
-        own_seconds = time_budget_seconds * (1.0 - TIME_SHARE) if may_tell(setup) else time_budget_seconds
-        outcomes = players.play(_jobs(task, most_replications), Clock(began, own_seconds).enough)
-        load_bands = play_load_bands(players, task, outcomes, Clock(began, time_budget_seconds, fewest=0).enough)
-    if calibration.ours and calibration.total < FEW_REQUESTS:
-        limits.insert(0, _thin(calibration.total))
-    limits[:0] = calibration.cpu.limits() if calibration.cpu is not None else [cpu.WITHOUT]
-    stopped = [o.stopped_at for o in outcomes if o.stopped_at is not None]
-    if stopped:
-        limits.append(
-            f"{len(stopped)} of {len(outcomes)} replications ran away and were stopped, the first at"
-            f" {min(stopped):.0f} s: what comes later is too mild."
+    with Forecaster(
+        scenario, observation, world=world, seed=seed, processes=processes, learned=learned, calibration=calibration
+    ) as twin:
+        seconds = began + time_budget_seconds - time.monotonic()
+        return twin.forecast(planned_injection_at, seconds, schedule, most_replications)
+
+
+class Forecaster:
+    """A calibrated twin with its workers at hand. Use as a context manager, or close it.
+
+    `processes`: None for all cores, 1 for this process only. `learned`: the discrepancy of past runs; None for
+    constants alone. `calibration`: made before; None: from the observation.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        observation: Observation,
+        *,
+        world: str,
+        seed: int,
+        processes: int | None = None,
+        learned: Learned | Literal["shipped"] | None = "shipped",
+        calibration: Calibration | None = None,
+    ) -> None:
+        self._began = time.monotonic()
+        self._scenario, self._observation, self._world, self._seed = scenario, observation, world, seed
+        self._setup = read_setup(scenario, observation.load_pods, observation.world)
+        self._players = Players(processes)
+        self._closed = False
+        try:
+            self._calibration = calibration if calibration is not None else calibrate(observation, scenario)
+            terms = load() if learned == "shipped" else learned
+            self._discrepancy = choose(self._calibration, self._setup, world, terms)
+        except BaseException:
+            self._players.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the workers, whatever they play."""
+        self._closed = True
+        self._players.close()
+
+    def seconds_needed(self, patience: Patience) -> float:
+        """How long a forecast should play here, in seconds: plays one replication in each worker to find out."""
+        task = self._task(self._observation.ended_at + patience.usual)
+        workers = self._players.processes
+        pilots = self._players.play(_jobs(task, workers), lambda started, _: started >= workers)
+        mean = math.fsum(pilot.seconds for pilot in pilots) / len(pilots)
+        return patience.seconds(mean / workers / self._own_share, time.monotonic() - self._began)
+
+    def forecast(
+        self,
+        planned_injection_at: float,
+        seconds: float,
+        schedule: Schedule | None = None,
+        most_replications: int = MOST_REPLICATIONS,
+    ) -> Forecast:
+        """Plays for so many seconds and says what that tells. `planned_injection_at` and `schedule` as in
+        `make_forecast`."""
+        began = time.monotonic()
+        task = replace(self._task(planned_injection_at, fan_step(self._setup)), schedule=schedule)
+        own, all_of_it = Clock(began, seconds * self._own_share), Clock(began, seconds, fewest=0, floor=0)
+        outcomes = self._players.play(_jobs(task, most_replications), self._until(own))
+        load_bands = play_load_bands(self._players, task, outcomes, self._until(all_of_it))
+        limits = self._limits(outcomes)
+        outcomes = outcomes if len(outcomes) >= TOO_FEW else []
+        values = [with_discrepancy(outcome, self._setup, self._discrepancy, self._seed) for outcome in outcomes]
+        before = naive(self._setup, self._observation, schedule)
+        return Forecast(
+            schema=SCHEMA,
+            scenario=self._scenario.name,
+            variant=self._scenario.variant,
+            world=self._world,
+            seed=self._seed,
+            made_at=time.time(),
+            planned_injection_at=planned_injection_at,
+            replications=len(outcomes),
+            compute_seconds=round(time.monotonic() - self._began, 3),
+            calibration={
+                **summary_of(self._calibration),
+                "arrivals": "the drill's own, known from its seed" if schedule is not None else "Poisson, of any seed",
+                "discrepancy": self._discrepancy.statement(),
+            },
+            predictions=tuple(_predictions(self._setup, [v for v, _ in values], before, load_bands)),
+            fans=tuple(_fans(self._setup, [f for _, f in values])),
+            limits=limits,
         )
-    if len(outcomes) < TOO_FEW:
-        limits.append(f"Only {len(outcomes)} replications fitted the time: that is no forecast, and none is given.")
-        outcomes = []
-    elif len(outcomes) < FEWEST_REPLICATIONS:
-        limits.append(f"Only {len(outcomes)} replications fitted the time: intervals are wide, and their ends rough.")
-    discrepancy = choose(calibration, setup, world, load() if learned == "shipped" else learned)
-    values = [with_discrepancy(outcome, setup, discrepancy, seed) for outcome in outcomes]
-    return Forecast(
-        schema=SCHEMA,
-        scenario=scenario.name,
-        variant=scenario.variant,
-        world=world,
-        seed=seed,
-        made_at=time.time(),
-        planned_injection_at=planned_injection_at,
-        replications=len(outcomes),
-        compute_seconds=round(time.monotonic() - began, 3),
-        calibration={
-            **summary_of(calibration),
-            "arrivals": "the drill's own, known from its seed" if schedule is not None else "Poisson, of any seed",
-            "discrepancy": discrepancy.statement(),
-        },
-        predictions=tuple(_predictions(setup, [v for v, _ in values], naive(setup, observation, schedule), load_bands)),
-        fans=tuple(_fans(setup, [f for _, f in values])),
-        limits=tuple(limits),
-    )
+
+    @property
+    def _own_share(self) -> float:
+        """Of the time, what the forecast's own replications have; bands of the load have the rest."""
+        return 1.0 - TIME_SHARE if may_tell(self._setup) else 1.0
+
+    def _task(self, planned_injection_at: float, step: float | None = None) -> Task:
+        return make_task(self._setup, self._calibration, self._observation, self._seed, planned_injection_at, step)
+
+    def _until(self, clock: Clock) -> Callable[[int, float], bool]:
+        return lambda started, mean_seconds: self._closed or clock.enough(started, mean_seconds)
+
+    def _limits(self, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+        """What the reader must know of a forecast from these, the most important first."""
+        calibration, services = self._calibration, {service.name for service in self._setup.app.services}
+        limits = [*LIMITS, *unplayed(self._setup), *check(self._setup.faults, services)]
+        if calibration.ours and calibration.total < FEW_REQUESTS:
+            limits.insert(0, _thin(calibration.total))
+        limits[:0] = calibration.cpu.limits() if calibration.cpu is not None else [cpu.WITHOUT]
+        stopped = [o.stopped_at for o in outcomes if o.stopped_at is not None]
+        if stopped:
+            limits.append(
+                f"{len(stopped)} of {len(outcomes)} replications ran away and were stopped, the first at"
+                f" {min(stopped):.0f} s: what comes later is too mild."
+            )
+        return (*too_few(len(outcomes)), *limits)
 
 
 def _thin(requests: int) -> str:
@@ -131,24 +201,6 @@ def _thin(requests: int) -> str:
         return "No request was measured: all times and shares are declared or typical ones, and may be wrong."
     seen = f"{requests} requests were" if requests > 1 else "one request was"
     return f"Only {seen} measured: what that does not tell is declared or typical, and may be wrong."
-
-
-class Clock:
-    """Says when there are enough replications."""
-
-    def __init__(self, began: float, budget: float, fewest: int = FEWEST_REPLICATIONS) -> None:
-        self._began = began
-        self._budget = budget
-        self._fewest = fewest
-
-    def is_over(self, started: int, next_seconds: float) -> bool:
-        """`started`: replications finished and under way. What takes `next_seconds` must fit what is left."""
-        elapsed = time.monotonic() - self._began
-        allowed = self._budget * (PATIENCE if started < self._fewest else 1.0)
-        return started > 0 and elapsed + next_seconds > allowed
-
-    def enough(self, started: int, mean_seconds: float) -> bool:
-        return started >= MOST_REPLICATIONS or self.is_over(started, 1.5 * mean_seconds)
 
 
 def make_task(

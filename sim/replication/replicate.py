@@ -107,6 +107,12 @@ class Players:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
+    def close(self) -> None:
+        """Ends the workers when they have played what they were given: another thread may be waiting for that, and
+        would wait for ever for what is cancelled."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+
     def play(self, jobs: Iterator[tuple[Task, int]], enough: Callable[[int, float], bool]) -> list[Outcome]:
         """Plays jobs in order until there are none or `enough(finished, mean seconds)` says so.
 

@@ -20,6 +20,7 @@ from gameday.accuracy.evidence import (
 )
 from gameday.accuracy.figures import write_figures
 from gameday.accuracy.page import render
+from gameday.judge import forecast_lines
 from mesh.control.registry.manifests import InvalidManifest, Problem
 from reports.store import Event, Request, RunStore
 from scenarios.model import SloSpec
@@ -328,6 +329,17 @@ def test_evidence_is_read_from_a_run_store_and_made_anew_on_demand(
     assert len(made) == anew
     assert len(read.rows) > 10
     assert all(r.requests for r in read.rows if r.quantity == "success_rate")
+
+
+def test_a_run_without_a_forecast_gives_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunStore(SyntheticRun().write(tmp_path / "run.sqlite")) as store:
+        empty = msgspec.structs.replace(
+            sealed_forecast(store), predictions=(), replications=0, limits=("NO FORECAST: too slow.",)
+        )
+    monkeypatch.setattr(evidence, "sealed_forecast", lambda _: empty)
+    with pytest.raises(NoEvidence, match="no forecast: NO FORECAST: too slow"):
+        read_evidence(tmp_path, name="", family="", seed=7, part="tuning", control=False, load="40/s", anew=False)
+    assert forecast_lines(empty) == ["forecast  NO FORECAST: too slow."]
 
 
 def test_a_run_whose_manifests_are_gone_is_scored_without_formulas_and_not_made_anew(

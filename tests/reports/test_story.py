@@ -48,6 +48,14 @@ def test_a_run_that_ended_as_its_fault_came_is_not_said_never_to_have_reached_it
     assert "The inject phase was not reached: no SLO window." in story.missing(unhurt)
 
 
+def test_a_forecast_that_says_nothing_is_missing(tmp_path: Path) -> None:
+    document = document_of(build(SyntheticRun(), tmp_path))
+    assert document.forecast is not None
+    assert not any("forecast" in text for text in story.missing(document))
+    empty = msgspec.structs.replace(document, forecast=msgspec.structs.replace(document.forecast, replications=0))
+    assert any("forecast says nothing" in text for text in story.missing(empty))
+
+
 def test_an_interval_from_nothing_says_the_unit_once() -> None:
     assert span("time_to_recover", 0.0, 6.18) == f"0–6.18{THIN}s"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gameday.judge import EXPLAIN_BUDGET_SECONDS, twin_budget
-from gameday.run import FORECAST_BUDGET_SECONDS, PREPARATION_SECONDS
+from gameday.run import FORECAST_SECONDS, PREPARATION_SECONDS
 from scenarios import catalogue
 from scenarios.load import InvalidScenario, load_application, load_scenario
 from scenarios.model import Expectation
@@ -168,7 +168,7 @@ def test_a_shipped_scenario_loads_with_every_variant_and_stays_within_150_second
     assert scenario.guide
     for variant in (None, *scenario.variants):
         phases = load_scenario(name, variant=variant).phases
-        twin = twin_budget(phases, FORECAST_BUDGET_SECONDS) + twin_budget(phases, EXPLAIN_BUDGET_SECONDS)
+        twin = twin_budget(phases, FORECAST_SECONDS) + twin_budget(phases, EXPLAIN_BUDGET_SECONDS)
         start_and_report = 12.0  # the world's start and end, and the report
         whole = phases.warmup + phases.baseline + phases.inject + phases.recover
         assert whole + twin + PREPARATION_SECONDS + start_and_report <= 150.0

@@ -11,7 +11,8 @@ from sim_builders import application, fault, scenario_of, service, setup_of
 from scenarios.model import LoadSpec, Scenario, ServiceTime, SloSpec
 from sim.explain.counterfactual import UNCHANGED, explain
 from sim.forecast.naive import naive
-from sim.forecast.predict import TOO_FEW, cold_observation, interval, make_forecast, student_95
+from sim.forecast.patience import TOO_FEW
+from sim.forecast.predict import cold_observation, interval, make_forecast, student_95
 from sim.knobs.changes import knobs
 from sim.model.arrivals import Schedule
 from sim.model.setup import read_setup
@@ -248,7 +249,7 @@ def test_few_replications_make_wide_intervals_and_very_few_none() -> None:
         for most in (TOO_FEW - 1, TOO_FEW)
     )  # fmt: skip
     assert (thin.predictions, thin.fans, thin.replications) == ((), (), 0)
-    assert any("that is no forecast" in limit for limit in thin.limits)
+    assert any(limit.startswith("NO FORECAST: 4 replications") for limit in thin.limits)
     assert few.predictions
     assert any("intervals are wide" in limit for limit in few.limits)
 

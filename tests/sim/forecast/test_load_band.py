@@ -11,7 +11,8 @@ from sim_builders import application, fault, scenario_of, service, setup_of
 from scenarios.model import LoadSpec, Scenario, ServiceTime, SloSpec
 from sim.calibration.calibrate import calibrate
 from sim.forecast.load_band import FEWEST, play_load_bands
-from sim.forecast.predict import Clock, cold_observation, make_forecast, make_task
+from sim.forecast.patience import Clock
+from sim.forecast.predict import cold_observation, make_forecast, make_task
 from sim.model.setup import read_setup
 from sim.replication.course import METASTABLE
 from sim.replication.replicate import Outcome, Players, play
