@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from mesh.behavior.outcome import Cause
 from mesh.proxy.config import Address
+from mesh.proxy.connect_deadline import ConnectDeadline
 from mesh.proxy.tcp import End, tune
 from mesh.proxy.telemetry import DirectionTelemetry, TcpSeries
 from mesh.proxy.wire.tls import TlsShim, Upper, failure_reason
@@ -72,7 +73,7 @@ class ServerEnd(End):
         self.dialled_at = monotonic()
         self.connect_seconds = 0.0
         """TCP and TLS handshakes."""
-        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline: ConnectDeadline | None = None
         self._settled = False
         """The handshake is over, one way or the other."""
         self.endpoint: Any = None
@@ -98,7 +99,7 @@ class ServerEnd(End):
 
     def expect_handshake(self, shim: TlsShim, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         if not self._settled:
-            self._deadline = loop.call_later(timeout, self._time_out, shim)
+            self._deadline = ConnectDeadline(loop, timeout, self._time_out, shim)
 
     def handshake_done(self, shim: TlsShim) -> Upper:
         self._settle()
@@ -164,12 +165,16 @@ class Dialler:
         protocol: asyncio.Protocol = end
         if peer.context is not None and peer.name is not None:
             protocol = TlsShim(peer.context, end, server_side=False, server_hostname=peer.name)
+        opening = asyncio.current_task()
+        assert opening is not None
+        deadline = ConnectDeadline(self._loop, self._connect_timeout, opening.cancel)
         try:
-            async with asyncio.timeout(self._connect_timeout):
-                await self._loop.create_connection(
-                    lambda: protocol, peer.address.host, peer.address.port, local_addr=self._local
-                )
-        except TimeoutError:
+            await self._loop.create_connection(
+                lambda: protocol, peer.address.host, peer.address.port, local_addr=self._local
+            )
+        except asyncio.CancelledError:
+            if not deadline.passed:
+                raise
             if (protocol if isinstance(protocol, TlsShim) else end).transport is not None:
                 return  # it was up when a stalled loop came to its deadline; closed by that, it tells so itself
             cause = Cause.CONNECT_TIMEOUT
@@ -179,5 +184,7 @@ class Dialler:
             if isinstance(protocol, TlsShim):
                 end.expect_handshake(protocol, self._loop, self._connect_timeout)
             return
+        finally:
+            deadline.cancel()
         self.telemetry.connect_failed(cause, end.address)
         caller.failed(end, cause, handshake=False)

@@ -26,6 +26,7 @@ from mesh.behavior.backend import UNLIMITED, Backend, EndpointState
 from mesh.behavior.outcome import Cause
 from mesh.proxy.client import Connection, http1, http2
 from mesh.proxy.config import parse_address
+from mesh.proxy.connect_deadline import ConnectDeadline
 from mesh.proxy.request import Request
 from mesh.proxy.telemetry import BalancerSeries, DirectionTelemetry, EndpointSeries
 from mesh.proxy.wire.contexts import Contexts
@@ -214,7 +215,6 @@ class BackendDriver:
     async def _open(self, connection: AnyConnection, context: ssl.SSLContext | None) -> None:
         endpoint = connection.endpoint
         address = parse_address(endpoint.spec.address, "endpoint")
-        deadline = self._connect_timeout
         protocol: asyncio.Protocol = connection
         shim = None
         if context is not None:
@@ -222,7 +222,9 @@ class BackendDriver:
                 context, _Handshake(self, connection), server_side=False, server_hostname=endpoint.spec.identity
             )
         opening = asyncio.current_task()
-        connection.deadline = timer = self.loop.call_later(deadline, self._late, connection, shim, opening)
+        connection.deadline = timer = ConnectDeadline(
+            self.loop, self._connect_timeout, self._late, connection, shim, opening
+        )
         try:
             # Without asyncio.timeout: after a stall it would cancel a connect that `connection_made` has told of
             # already, and the pool would be left with a connection that is closed, and counted twice.

@@ -18,6 +18,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from mesh.behavior.outcome import Cause
+from mesh.proxy.connect_deadline import ConnectDeadline
 from mesh.proxy.telemetry import EndpointSeries, TcpSeries
 from mesh.proxy.wire.contexts import ALPN_ACCEPTED
 from mesh.proxy.wire.http1 import LAST_CHUNK, ResponseReader, chunk, last_chunk, request_bytes
@@ -92,7 +93,7 @@ class ClientConnection(asyncio.Protocol):
         self._drained = 0
         self._closed = False
         self._greeting: bytes | None = None
-        self.deadline: asyncio.TimerHandle | None = None
+        self.deadline: ConnectDeadline | None = None
         """For the handshake, up to and including the server's word that it accepted us."""
 
     @property

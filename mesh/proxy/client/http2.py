@@ -17,6 +17,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from mesh.behavior.outcome import Cause
+from mesh.proxy.connect_deadline import ConnectDeadline
 from mesh.proxy.telemetry import EndpointSeries, TcpSeries
 from mesh.proxy.wire.http2 import H2Connection
 from mesh.proxy.wire.http2_frames import CANCEL, REFUSED_STREAM, H2ConnectionError
@@ -210,7 +211,7 @@ class ClientConnection(asyncio.Protocol):
         self._h2 = H2Connection(self, SETTINGS, client=True)
         self.transport: Transport = None  # type: ignore[assignment]  # set by connection_made, before any use
         self.private = None
-        self.deadline: asyncio.TimerHandle | None = None
+        self.deadline: ConnectDeadline | None = None
         """For the handshake and the server's SETTINGS."""
         self.gone = False
         """The transport is closed, or closing by our own doing."""

@@ -145,15 +145,21 @@ class Cluster:
         path = f"/api/v1/namespaces/{SHOP}/pods/{name}:4191/proxy/metrics"
         return self.run("get", "--raw", path).splitlines()
 
+    def state(self) -> str:
+        """For a reader: what stands where, and what happened of late."""
+        pods = self.run("get", "pods", "-A", "-o", "wide", check=False)
+        return f"\n{pods}\n{self.run('get', 'events', '-A', '--sort-by=.lastTimestamp', check=False)[-6000:]}"
+
     def ready(self, name: str, namespace: str) -> bool:
         conditions = self.get("pod", name, "-n", namespace)["status"].get("conditions", [])
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
-def eventually(true: Callable[[], bool], seconds: float = 60.0) -> None:
+def eventually(true: Callable[[], bool], seconds: float = 60.0, why: Callable[[], str] = str) -> None:
+    """`why`: asked when it has not come true in time."""
     deadline = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < deadline, "did not come true in time"
+        assert time.monotonic() < deadline, f"did not come true in {seconds:.0f} s {why()}"
         time.sleep(0.3)
 
 
@@ -166,7 +172,7 @@ def cluster(kind_mesh: str, kind_kubeconfig: str, kind_images: str) -> Iterator[
         made.run("apply", "-f", "-", given=with_image(first(), kind_images))
         for where, names in ((SHOP, ("server", "client", "locked")), (OUTSIDE, ("stranger", "capture"))):
             for name in names:
-                eventually(lambda n=name, ns=where: made.ready(n, ns), 90)  # type: ignore[misc]
+                eventually(lambda n=name, ns=where: made.ready(n, ns), 180, made.state)  # type: ignore[misc]
         made.run("apply", "-f", "-", given=with_image(second(), kind_images))
         yield made
     finally:

@@ -19,6 +19,8 @@ from mesh import native
 from mesh.api.messages import Endpoint
 from mesh.behavior.backend import Backend, BackendSettings, Multiplex
 from mesh.behavior.outcome import Cause
+from mesh.proxy.config import Address
+from mesh.proxy.dial import Dialler, Peer, ServerEnd
 from mesh.proxy.driver import BackendDriver
 
 pytestmark = pytest.mark.skipif(
@@ -77,8 +79,9 @@ class StalledDriver(BackendDriver):
 
 
 async def connect(
-    kind: type[BackendDriver], address: str
-) -> tuple[Ticket, Telemetry, Backend[Any, Any], BackendDriver]:
+    kind: type[BackendDriver], address: str, stall_after: int | None = None
+) -> tuple[Ticket, Telemetry, Backend[Any, Any]]:
+    """`stall_after`: turns of the loop, after which it stalls for longer than the deadline."""
     loop = asyncio.get_running_loop()
     telemetry, ticket = Telemetry(), Ticket()
     driver = kind(
@@ -95,6 +98,10 @@ async def connect(
     driver.attach(backend)
     backend.update(time.monotonic(), [Endpoint(address=address, pod="", namespace="")])
     driver.dispatch(cast(Any, ticket))
+    if stall_after is not None:
+        for _ in range(stall_after):
+            await asyncio.sleep(0)
+        time.sleep(2 * DEADLINE_SECONDS)
     await asyncio.sleep(6 * DEADLINE_SECONDS)
     return ticket, telemetry, backend
 
@@ -117,14 +124,84 @@ def test_a_connection_that_was_up_before_its_deadline_stays_up(policy: Any) -> N
         runner.run(body())
 
 
+@pytest.mark.parametrize("turns", range(5))
 @pytest.mark.parametrize("policy", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_an_address_that_does_not_answer_is_given_up_at_the_deadline(policy: Any) -> None:
+def test_what_the_loop_sleeps_is_not_the_other_ends_delay(policy: Any, turns: int) -> None:
+    async def body() -> None:
+        server = await asyncio.start_server(lambda reader, writer: reader.read(), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        ticket, telemetry, _ = await connect(BackendDriver, f"127.0.0.1:{port}", stall_after=turns)
+        assert ticket.writable == [True]
+        assert (ticket.refusals, telemetry.failed) == ([], [])
+        server.close()
+
+    with asyncio.Runner(loop_factory=policy) as runner:
+        runner.run(body())
+
+
+class Caller:
+    """A TCP relay's: notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def established(self, end: ServerEnd) -> None:
+        self.told.append("up")
+
+    def failed(self, end: ServerEnd, cause: Cause, *, handshake: bool) -> None:
+        self.told.append(cause)
+
+    def hung_up(self, end: ServerEnd) -> None:
+        self.told.append("gone")
+
+
+@pytest.mark.parametrize("turns", range(5))
+@pytest.mark.parametrize("policy", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_nor_is_it_where_tcp_is_relayed(policy: Any, turns: int) -> None:
+    async def body() -> None:
+        server = await asyncio.start_server(lambda reader, writer: reader.read(), "127.0.0.1", 0)
+        telemetry, caller = Telemetry(), Caller()
+        dialler = Dialler(asyncio.get_running_loop(), cast(Any, telemetry), connect_timeout=DEADLINE_SECONDS)
+        dialler.dial(Peer(Address("127.0.0.1", server.sockets[0].getsockname()[1])), caller)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        time.sleep(2 * DEADLINE_SECONDS)
+        await asyncio.sleep(4 * DEADLINE_SECONDS)
+        assert caller.told == ["up"]
+        assert telemetry.failed == []
+        server.close()
+
+    with asyncio.Runner(loop_factory=policy) as runner:
+        runner.run(body())
+
+
+@pytest.mark.parametrize("policy", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_relay_gives_up_an_address_that_does_not_answer(policy: Any) -> None:
+    async def body() -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+            port = full.getsockname()[1]
+            held = [await open_without_waiting(port) for _ in range(4)]
+            telemetry, caller = Telemetry(), Caller()
+            dialler = Dialler(asyncio.get_running_loop(), cast(Any, telemetry), connect_timeout=DEADLINE_SECONDS)
+            dialler.dial(Peer(Address("127.0.0.1", port)), caller)
+            await asyncio.sleep(4 * DEADLINE_SECONDS)
+            assert caller.told == telemetry.failed == [Cause.CONNECT_TIMEOUT]
+            for sock in held:
+                sock.close()
+
+    with asyncio.Runner(loop_factory=policy) as runner:
+        runner.run(body())
+
+
+@pytest.mark.parametrize("stall_after", [None, 2])
+@pytest.mark.parametrize("policy", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_address_that_does_not_answer_is_given_up(policy: Any, stall_after: int | None) -> None:
     async def body() -> None:
         # A full accept queue drops SYNs: the address is there and silent.
         with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
             port = full.getsockname()[1]
             held = [await open_without_waiting(port) for _ in range(4)]
-            ticket, telemetry, backend = await connect(BackendDriver, f"127.0.0.1:{port}")
+            ticket, telemetry, backend = await connect(BackendDriver, f"127.0.0.1:{port}", stall_after)
             assert ticket.writable == []
             assert telemetry.failed[0] is Cause.CONNECT_TIMEOUT
             assert ticket.refusals == [Cause.CONNECT_TIMEOUT]
