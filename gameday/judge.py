@@ -19,7 +19,9 @@ from reports.judgement import judge_expectation, reasons
 from reports.measure import Key, measure
 from reports.notation import quantity_name
 from reports.observe import observation
+from reports.pace import pace, unsteady
 from reports.reading import PAGING, expected, is_headline
+from reports.run import Run
 from reports.store import RunStore
 from scenarios.model import Phases, Scenario
 from sim.explain.counterfactual import explain
@@ -37,7 +39,7 @@ class Verdict:
     held: bool
     reasons: list[str]
     notes: list[str]
-    """What did not work and changes no verdict."""
+    """What a reader must know and changes no verdict: what did not work, and a machine that was not steady."""
     told: list[str]
     """What the explanation says, in a line or two."""
 
@@ -61,7 +63,7 @@ def judge(
     measured = measure(store, scenario, windows)
     judged = [judge_expectation(expectation, measured, complete=True) for expectation in scenario.expectations]
     store.put_document("score", time.time(), msgspec.json.encode(score(forecast, measured)))
-    notes = _to_ledger(store, forecast, measured)
+    notes = [*_to_ledger(store, forecast, measured), *_of_machine(store)]
     explanation = explain_run(store, scenario, windows, forecast, seed) if explained else None
     told = explanation_lines(explanation) if explanation is not None else []
     return Verdict(all(part.held for part in judged), reasons("finished", [], judged), notes, told)
@@ -99,6 +101,11 @@ def _to_ledger(store: RunStore, forecast: Forecast, measured: Mapping[Key, float
     except NoEvidence as none:
         return [f"nothing for the ledger: {none}"]
     return []
+
+
+def _of_machine(store: RunStore) -> list[str]:
+    found = pace(Run(store), "all")
+    return [unsteady(found.before, found.during)] if found is not None and not found.is_steady else []
 
 
 def explanation_lines(found: Explanation) -> list[str]:

@@ -18,6 +18,7 @@ from reports.document import (
     FaultPart,
     LoadPart,
     MetricPart,
+    PacePart,
     ReproducePart,
     RunPart,
     SloPart,
@@ -31,6 +32,7 @@ from reports.judgement import is_complete, judge_expectation, outcome, reasons
 from reports.material import Material
 from reports.mesh_metrics import figures
 from reports.notation import by_unit, iso
+from reports.pace import pace
 from reports.recovery import Course
 from reports.run import Run
 from reports.store import Event
@@ -297,7 +299,16 @@ def _load(run: Run) -> LoadPart | None:
         unanswered=sent - completed,
         offered_per_second=len(requests) / length if length > 0 else None,
         completed_per_second=completed / length if length > 0 else None,
+        pace=pace_part(run),
     )
+
+
+def pace_part(run: Run) -> PacePart | None:
+    """Of the whole SLO window."""
+    found = pace(run, "all")
+    if found is None:
+        return None
+    return PacePart(before=found.before, during=found.during, ratio=found.ratio, steady=found.is_steady)
 
 
 def _reproduce(run: Run) -> ReproducePart:

@@ -299,6 +299,16 @@ class SearchPart(msgspec.Struct, kw_only=True):
     complete: bool
 
 
+class PacePart(msgspec.Struct, kw_only=True):
+    """CPU seconds that a request cost the load generator, in the baseline and over inject and recover (`reports.pace`);
+    a ratio above 1 is a slower machine."""
+
+    before: float
+    during: float
+    ratio: float
+    steady: bool
+
+
 class LoadPart(msgspec.Struct, kw_only=True):
     """Requests over inject and recover."""
 
@@ -310,6 +320,8 @@ class LoadPart(msgspec.Struct, kw_only=True):
     unanswered: int
     offered_per_second: float | None
     completed_per_second: float | None
+    pace: PacePart | None = None
+    """None where nobody counted CPU."""
 
 
 class DetectionPart(msgspec.Struct, kw_only=True):

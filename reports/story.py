@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from reports.document import ActionPart, Document, FaultPart, PredictionPart, SloPart
 from reports.notation import THIN, count, listing, objective, percent, quantity, quantity_name, seconds, times
+from reports.pace import unsteady
 from reports.reading import is_event, narrow
 from sim.explain.explanation import UNCHANGED
 
@@ -161,6 +162,9 @@ def surprises(document: Document) -> list[str]:
             f"Only {percent(score.coverage)} of the intervals contain the measured value; they promise 90{THIN}%."
             " Read this forecast's other intervals as too narrow."
         )
+    found = document.load.pace if document.load is not None else None
+    if found is not None and not found.steady:
+        lines.insert(0, unsteady(found.before, found.during))
     return lines
 
 

@@ -11,7 +11,7 @@ import hashlib
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from gameday.rundir import STORE
 from mesh.control.registry.manifests import InvalidManifest
 from reports.measure import measure_run
 from reports.observe import observation
+from reports.pace import Pace, pace
 from reports.run import Run
 from reports.store import Request, RunStore
 from scenarios.model import Scenario, SloSpec
@@ -73,6 +74,8 @@ class Evidence:
     """That the run had; None: its store does not say."""
     system: str = ""
     """Operating system and Python that it ran on."""
+    paces: Mapping[str, Pace] = field(default_factory=dict)
+    """How fast the machine was, by window; empty where nobody counted."""
     moved_rows: tuple[Detail, ...] = ()
     """Those that the fault moved (`acceptance.mark_moved`)."""
 
@@ -236,6 +239,8 @@ def read_evidence(
         forecast = reforecast(store) if anew else sealed_forecast(store)
         scenario, rows = read_details(store, forecast)
         meta = store.meta()
+        run = Run(store)
+        paces = {window: found for window in {row.window for row in rows} if (found := pace(run, window)) is not None}
     if not forecast.replications:
         raise NoEvidence(f"it has no forecast: {forecast.limits[0]}")
     if not rows:
@@ -257,6 +262,7 @@ def read_evidence(
         replications=forecast.replications,
         cores=int(meta["cores"]) if meta.get("cores") else None,
         system=_system(meta),
+        paces=paces,
     )
 
 

@@ -218,6 +218,7 @@ def _runs(evidence: Sequence[Evidence]) -> list[str]:
             f"{run.compute_seconds:.1f}",
             str(run.cores or "–"),
             _number(run.others),
+            _pace(run, "all"),
         )
         for run in evidence
     ]
@@ -232,13 +233,16 @@ def _runs(evidence: Sequence[Evidence]) -> list[str]:
         "twin, s",
         "cores",
         "others, cores",
+        "machine",
     )
     return [
         *_table(head, rows),
         "",
         "*Cores*: those that run and twin had, shared with no other run. *Others*: how much of them other programs",
         "took meanwhile, as far as the machine tells. The twin cannot know of it, so what such runs miss is",
-        "as much the machine's as the model's.",
+        "as much the machine's as the model's. *Machine*: CPU time of a request at the load generator, which does the",
+        "same for each, as a multiple of the baseline's: above 1, the machine was slower during the fault than before",
+        "it, as a virtual machine is whose host has other guests (docs/model.md). No forecast can know.",
     ]
 
 
@@ -264,6 +268,7 @@ def _misses(evidence: Sequence[Evidence]) -> list[str]:
             row.window,
             *(_number(value) for value in (row.low, row.median, row.high, row.measured, row.naive)),
             str(row.requests or "–"),
+            _pace(run, row.window),
         )
         for run, row in worst
     ]
@@ -280,9 +285,15 @@ def _misses(evidence: Sequence[Evidence]) -> list[str]:
         "measured",
         "naive",
         "requests",
+        "machine",
     )
     title = "All of them" if len(missed) <= MOST_MISSES else f"The {MOST_MISSES} that cost most"
     return [*text, "", f"{title}, by CRPS:", "", *_table(head, rows)]
+
+
+def _pace(run: Evidence, window: str) -> str:
+    found = run.paces.get(window)
+    return "–" if found is None else f"{found.ratio:.2f}"
 
 
 # ---- how things are written

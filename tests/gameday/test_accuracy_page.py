@@ -22,6 +22,7 @@ from gameday.accuracy.figures import write_figures
 from gameday.accuracy.page import render
 from gameday.judge import forecast_lines
 from mesh.control.registry.manifests import InvalidManifest, Problem
+from reports.pace import Pace
 from reports.store import Event, Request, RunStore
 from scenarios.model import SloSpec
 from sim.results import LoadBand, Prediction
@@ -70,6 +71,20 @@ def test_latencies_are_judged_on_large_windows_only_and_their_number_is_said() -
     assert found([run(close, far)], "p95").found.startswith("1 of 1")
     assert found([run(far)], "p95").met is None
     assert not found([run(dataclass_like(far, requests=6_000))], "p95").met
+
+
+def test_beside_large_windows_stand_those_in_which_the_machine_kept_its_pace() -> None:
+    close = row("p50", 1.04, ensemble=(0.9, 1.0, 1.1), requests=6_000)
+    far = row("p50", 1.30, ensemble=(0.9, 1.0, 1.1), requests=6_000)
+    steady, slower = ({"inject": Pace(0.001, 0.001 * ratio, 0.01)} for ratio in (1.05, 1.4))
+    line = found([run(close, paces=steady), run(far, paces=slower)], "p50")
+    assert line.met is False, "who missed has missed"
+    assert (
+        line.found == "1 of 2 (50%); worst off by 23%; 1 of the 1 in which the machine is known to have kept its pace"
+    )
+    assert "pace" not in found([run(close, paces=steady)], "p50").found
+    page = render([run(far, paces=slower)], [], [], "gameday accuracy")
+    assert "| 6000 | 1.40 |" in page
 
 
 def dataclass_like(base: Detail, requests: int) -> Detail:
