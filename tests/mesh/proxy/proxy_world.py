@@ -40,6 +40,8 @@ from mesh.proxy.proxy import Proxy
 from mesh.proxy.wire.contexts import make_contexts
 
 CONTROL_NAME = "control.linkerd.serviceaccount.identity.linkerd.cluster.local"
+SCENARIO_SECONDS = 110.0
+"""More than any takes; the tests' own marks come first."""
 
 
 def identity_of(service: str, namespace: str = "shop") -> str:
@@ -412,10 +414,14 @@ async def world(directory: Path) -> AsyncIterator[World]:
 
 
 def run_in_world(directory: Path, scenario: Callable[[World], Awaitable[None]]) -> None:
-    """Runs `scenario` on uvloop, as the proxy does."""
+    """Runs `scenario` on uvloop, as the proxy does.
+
+    The timeout of pytest-timeout is an exception in whatever runs when it comes, and where that is a callback of the
+    loop, the loop logs it and goes on for ever.
+    """
 
     async def inside() -> None:
-        async with world(directory) as made:
+        async with world(directory) as made, asyncio.timeout(SCENARIO_SECONDS):
             await scenario(made)
 
     uvloop.run(inside())
