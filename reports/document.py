@@ -3,6 +3,8 @@
 docs/report.schema.json describes the same; a test holds the two together. Times are Unix seconds; `second` is the
 drill's clock (0 = begin of the inject phase); durations are seconds, shares 0..1, sizes bytes. null means: this run has
 no such figure. Fields are only ever added while `SCHEMA` stays; a change of meaning makes a new version.
+
+One file although it is long: it is one document, and is read from its top to its end beside the file that it describes.
 """
 
 from __future__ import annotations

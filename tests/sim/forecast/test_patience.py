@@ -20,6 +20,7 @@ from sim.forecast.patience import (
     too_few,
 )
 from sim.forecast.predict import Forecaster, cold_observation, make_forecast
+from sim.replication.replicate import Outcome, Players
 from tests.sim.forecast.test_forecast import shop
 
 
@@ -90,6 +91,24 @@ def test_what_is_said_of_few() -> None:
     assert list(too_few(FEWEST_REPLICATIONS)) == []
     assert next(too_few(TOO_FEW)).startswith(f"Only {TOO_FEW} replications fitted the time")
     assert next(too_few(1)).startswith("NO FORECAST: one replication of the 5 it takes")
+
+
+class SlowPlayers(Players):
+    """Two workers whose replications take 0.6 s each."""
+
+    def __init__(self, processes: int | None = None) -> None:
+        super().__init__(1)
+        self.processes = 2
+
+    def play(self, jobs, enough):  # type: ignore[no-untyped-def]
+        return [Outcome(number, {}, seconds=0.6) for number in range(2)]
+
+
+def test_a_run_plays_one_replication_in_each_worker_to_know_how_long_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.forecast.predict.Players", SlowPlayers)
+    scenario = shop()
+    with Forecaster(scenario, cold_observation(scenario, 1), world="sim", seed=1) as twin:
+        assert twin.seconds_needed(Patience(4.0)) == pytest.approx(FEWEST_REPLICATIONS * 0.3 * MARGIN / twin._own_share)
 
 
 def test_a_budget_that_is_used_up_before_it_begins_gives_a_rough_forecast() -> None:
