@@ -27,6 +27,7 @@ from mesh.api.messages import (
     CertifyResponse,
     Endpoint,
     Endpoints,
+    NotFound,
     OutboundPolicy,
     Profile,
     WatchMessage,
@@ -63,6 +64,8 @@ class ControlPlane:
         self.issuing = True
         self.lifetime = 3600.0
         self.clock_skew = 20.0
+        self.late: str | None = None
+        """Streams with this in their path are answered 50 ms later than others."""
         self.certified: list[str] = []
         self._snapshots: dict[str, list[WatchMessage]] = {}
         self._watchers: dict[str, set[asyncio.StreamWriter]] = {}
@@ -109,6 +112,9 @@ class ControlPlane:
     def endpoints(self, authority: str, endpoints: Iterable[Endpoint]) -> None:
         self.publish(f"/v1/destinations/{authority}", Endpoints(**self._stamp(), endpoints=tuple(endpoints)))
 
+    def not_found(self, authority: str) -> None:
+        self.publish(f"/v1/destinations/{authority}", NotFound(**self._stamp(), authority=authority))
+
     def profile(self, authority: str, **fields: Any) -> None:
         fields.setdefault("exists", bool(fields))
         self.publish(f"/v1/destinations/{authority}", Profile(**self._stamp(), authority=authority, **fields))
@@ -140,6 +146,8 @@ class ControlPlane:
             if not writer.get_extra_info("peercert"):
                 writer.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
                 return
+            if self.late is not None and self.late in path:
+                await asyncio.sleep(0.05)
             writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
             for message in self._snapshots.get(path, []):
                 writer.write(_chunk(encode_line(message)))
@@ -392,6 +400,15 @@ class World:
         self.control.endpoints(authority, [pod.endpoint() for pod in pods])
         self.control.profile(authority)
         self.control.policy(authority)
+
+    def serve_unknown(self, authority: str) -> None:
+        """Discovery knows that there is no such authority, and says no more than that.
+
+        Endpoints that a "not found" takes back in the same breath would do for a proxy to which the policy came first:
+        the request would be on its way to none of them."""
+        self.control.not_found(authority)
+        self.control.profile(authority)
+        self.control.policy(authority, exists=False)
 
     async def close(self) -> None:
         for pod in self._pods:

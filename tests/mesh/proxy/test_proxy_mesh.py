@@ -11,7 +11,7 @@ import pytest
 from proxy_world import Client, Pod, Reply, World, authority_of, identity_of, run_in_world, until
 
 from benchmarks.ports import free_port
-from mesh.api.messages import Endpoint, NotFound
+from mesh.api.messages import Endpoint
 from mesh.proxy.config import Address
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
@@ -345,17 +345,22 @@ def test_last_snapshot_serves_while_the_control_plane_is_gone_and_new_names_time
     run_in_world(tmp_path, scenario)
 
 
-def test_unknown_services_are_502_and_known_ones_without_endpoints_fail_fast(tmp_path: Path) -> None:
+@pytest.mark.parametrize("late", ["/v1/destinations/", "/v1/outbound/"])
+def test_unknown_services_are_502_whichever_watch_is_answered_first(tmp_path: Path, late: str) -> None:
     async def scenario(made: World) -> None:
-        cart = await made.pod("cart")
-        nowhere, empty = authority_of("nowhere"), authority_of("empty")
-        made.serve(nowhere, [])
-        made.control.publish(
-            f"/v1/destinations/{nowhere}", NotFound(version=99, published_at=time.time(), authority=nowhere)
-        )
-        made.serve(empty, [])
+        made.control.late = late
+        cart, nowhere = await made.pod("cart"), authority_of("nowhere")
+        made.serve_unknown(nowhere)
         reply = await cart.send(nowhere)
         assert (reply.status, reply.headers["l5d-proxy-error"]) == (502, "unknown destination")
+
+    run_in_world(tmp_path, scenario)
+
+
+def test_known_services_without_endpoints_fail_fast(tmp_path: Path) -> None:
+    async def scenario(made: World) -> None:
+        cart, empty = await made.pod("cart"), authority_of("empty")
+        made.serve(empty, [])
         assert [(await cart.send(empty)).status for _ in range(2)] == [504, 503]
         assert cart.metric("outbound_http_errors_total", error="failfast") == 1
         assert cart.metric("outbound_http_errors_total", error="loadshed") == 1

@@ -20,7 +20,7 @@ from proxy_world import Pod, Seen, World, authority_of, run_in_world, until
 from websockets.exceptions import ConnectionClosedError
 
 from benchmarks.ports import free_port
-from mesh.api.messages import HttpRouteSpec, NotFound, TimeoutSpec
+from mesh.api.messages import HttpRouteSpec, TimeoutSpec
 from mesh.proxy.config import Address
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(30)]
@@ -178,9 +178,7 @@ def test_curl_connects_through_the_proxy_to_a_service(tmp_path: Path) -> None:
         out = await run("curl", "-sS", "--max-time", "10", *options, f"http://{payment.authority}/")
         assert out == b"through200"
         nowhere = authority_of("nowhere")
-        made.serve(nowhere, [])
-        unknown = NotFound(version=99, published_at=0.0, authority=nowhere)
-        made.control.publish(f"/v1/destinations/{nowhere}", unknown)
+        made.serve_unknown(nowhere)
         with pytest.raises(AssertionError, match="CONNECT tunnel failed, response 502"):
             await run("curl", "-sS", "--max-time", "10", *options, f"http://{nowhere}/")
 
