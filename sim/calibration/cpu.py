@@ -72,12 +72,11 @@ class CpuFit:
 
     def draw(self, streams: Streams) -> CpuCosts:
         """Costs that the window does not contradict."""
-        generator = streams.generator("cpu")
-        factor = math.exp(self.sigma * float(generator.standard_normal()))
+        factor = math.exp(self.sigma * streams.even_normal("cpu"))
         c = self.costs
         return replace(
             c,
-            background=c.background * math.exp(BACKGROUND_SIGMA * float(generator.standard_normal())),
+            background=c.background * math.exp(BACKGROUND_SIGMA * streams.even_normal("background")),
             proxy_inbound=c.proxy_inbound * factor,
             proxy_outbound=c.proxy_outbound * factor,
             app_serve=c.app_serve * factor,

@@ -87,7 +87,7 @@ class Calibration:
     def draw(self, streams: Streams) -> Parameters:
         """One set of parameters that the baseline does not contradict."""
         generator = streams.generator("parameters")
-        drift = float(np.exp(self.drift * generator.standard_normal()))
+        drift = math.exp(self.drift * streams.even_normal("machine"))
         overhead = self.overhead
         if self.overhead_points:
             overhead = overhead_at(self.overhead_points[int(generator.integers(len(self.overhead_points)))])

@@ -161,8 +161,9 @@ def with_discrepancy(
     outcome: Outcome, setup: Setup, discrepancy: Discrepancy, seed: int
 ) -> tuple[dict[Key, float], dict[tuple[str, str], Floats]]:
     """An outcome as it might be measured: (quantities, fans). The same replication always gets the same noise."""
-    generator = Streams(seed, outcome.replication).generator("discrepancy")
-    shared = {quantity: float(generator.standard_normal()) for quantity in (*PERCENTILES, "bad")}
+    streams = Streams(seed, outcome.replication)
+    generator = streams.generator("discrepancy")
+    shared = {quantity: streams.even_normal(quantity) for quantity in (*PERCENTILES, "bad")}
     objectives = {slo.name: slo.objective for slo in setup.slos}
     values = dict(outcome.values)
     for key, value in outcome.values.items():

@@ -14,6 +14,8 @@ from random import Random
 import numpy as np
 import numpy.typing as npt
 
+from sim.model.evenly import even_normal
+
 BLOCK = 2048
 
 Block = Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
@@ -40,6 +42,7 @@ class Streams:
     """Makes the streams of one replication."""
 
     def __init__(self, seed: int, replication: int) -> None:
+        self._seed, self._replication = seed, replication
         self._name = f"{seed}/{replication}"
 
     def random(self, purpose: str) -> Random:
@@ -47,6 +50,10 @@ class Streams:
 
     def generator(self, purpose: str) -> np.random.Generator:
         return np.random.Generator(np.random.SFC64(self._number(purpose)))
+
+    def even_normal(self, dimension: str) -> float:
+        """A standard normal that is spread evenly over replications: `sim.model.evenly`."""
+        return even_normal(self._seed, self._replication, dimension)
 
     def draws(self, purpose: str, block: Block) -> Draws:
         return Draws(block, self.generator(purpose))
