@@ -81,6 +81,18 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     """Of `time_to_…` only."""
     load_band: LoadBand | None = None
     """Of `metastable` only; None where there was no time for it, and in forecasts of older runs."""
+    elasticity: float | None = None
+    """Of latencies only: by how many per cent they change where the machine takes one per cent longer for everything
+    (`sim.forecast.elasticity`); None where there was no time for it, and in forecasts of older runs."""
+
+    def at_pace(self, ratio: float) -> float | None:
+        """The median, were the machine to take `ratio` times as long as in the baseline."""
+        return read_at_pace(self.median, self.elasticity, ratio)
+
+
+def read_at_pace(median: float, elasticity: float | None, ratio: float) -> float | None:
+    """A latency's median, were the machine to take `ratio` times as long as in the baseline."""
+    return None if elasticity is None else median * ratio**elasticity
 
 
 class FanBand(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -72,17 +72,14 @@ class CpuFit:
 
     def draw(self, streams: Streams) -> CpuCosts:
         """Costs that the window does not contradict."""
-        factor = math.exp(self.sigma * streams.even_normal("cpu"))
-        c = self.costs
-        return replace(
-            c,
-            background=c.background * math.exp(BACKGROUND_SIGMA * streams.even_normal("background")),
-            proxy_inbound=c.proxy_inbound * factor,
-            proxy_outbound=c.proxy_outbound * factor,
-            app_serve=c.app_serve * factor,
-            app_call=c.app_call * factor,
-            client=c.client * factor,
+        return self.costs.scaled(
+            math.exp(self.sigma * streams.even_normal("cpu")),
+            math.exp(BACKGROUND_SIGMA * streams.even_normal("background")),
         )
+
+    def at_pace(self, ratio: float) -> CpuFit:
+        """The same work on a machine that takes `ratio` times as long for it."""
+        return replace(self, costs=self.costs.scaled(ratio, ratio), utilisation=self.utilisation * ratio)
 
     def summary(self) -> dict[str, float | str | None]:
         """For the reader of a forecast."""

@@ -125,6 +125,22 @@ class Calibration:
             cpu=self.cpu.costs if self.cpu is not None else None,
         )
 
+    def at_pace(self, ratio: float) -> Calibration:
+        """The same system on a machine that takes `ratio` times as long for the same instructions: all CPU costs, and
+        what a hop takes beside them. A stall is a wait for somebody who has the core, and whoever holds it for longer
+        is met more often."""
+        grown = math.log(ratio)
+        return replace(
+            self,
+            cpu=self.cpu.at_pace(ratio) if self.cpu is not None else None,
+            overhead=self.overhead.at_pace(ratio),
+            overhead_points=tuple(
+                (median + grown, sigma, share + grown, stall + grown)
+                for median, sigma, share, stall in self.overhead_points
+            ),
+            client_overhead=self.client_overhead.scaled(ratio),
+        )
+
     def under(self, load: LoadSpec) -> Calibration:
         """The same system under another load: its rate, known as well as the window's was, and a note that says so.
         A load that the window had already, to within `SAME_LOAD`, keeps the rate that was seen."""

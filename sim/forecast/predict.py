@@ -22,7 +22,9 @@ from sim.calibration.calibrate import Calibration, calibrate
 from sim.calibration.cold import cold_observation
 from sim.calibration.identifiability import summary_of
 from sim.calibration.outcome import FEW_REQUESTS
+from sim.forecast import elasticity
 from sim.forecast.discrepancy import Learned, choose, load, with_discrepancy
+from sim.forecast.elasticity import elasticities, play_slower
 from sim.forecast.intervals import WIDEST, arrival_of, bands_of, column_quantiles, fan_bands_of, tails
 from sim.forecast.load_band import TIME_SHARE, may_tell, play_load_bands
 from sim.forecast.naive import naive
@@ -142,7 +144,10 @@ class Forecaster:
         `make_forecast`."""
         began = time.monotonic()
         task = replace(self._task(planned_injection_at, fan_step(self._setup)), schedule=schedule)
-        own, all_of_it = Clock(began, seconds * self._own_share), Clock(began, seconds, fewest=0, floor=0)
+        on_slower = Clock(began, seconds * elasticity.TIME_SHARE, fewest=0, floor=0)
+        slower = play_slower(self._players, task, self._until(on_slower))
+        own = Clock(began, seconds * (1.0 - self._kept_for_bands))
+        all_of_it = Clock(began, seconds, fewest=0, floor=0)
         outcomes = self._players.play(_jobs(task, most_replications), self._until(own))
         load_bands = play_load_bands(self._players, task, outcomes, self._until(all_of_it))
         limits = self._limits(outcomes)
@@ -164,15 +169,22 @@ class Forecaster:
                 "arrivals": "the drill's own, known from its seed" if schedule is not None else "Poisson, of any seed",
                 "discrepancy": self._discrepancy.statement(),
             },
-            predictions=tuple(_predictions(self._setup, [v for v, _ in values], before, load_bands)),
+            predictions=tuple(
+                _predictions(self._setup, [v for v, _ in values], before, load_bands, elasticities(outcomes, slower))
+            ),
             fans=tuple(_fans(self._setup, [f for _, f in values])),
             limits=limits,
         )
 
     @property
     def _own_share(self) -> float:
-        """Of the time, what the forecast's own replications have; bands of the load have the rest."""
-        return 1.0 - TIME_SHARE if may_tell(self._setup) else 1.0
+        """Of the time, what the forecast's own replications have at least; the rest is for the slower machine and for
+        bands of the load."""
+        return 1.0 - elasticity.TIME_SHARE - self._kept_for_bands
+
+    @property
+    def _kept_for_bands(self) -> float:
+        return TIME_SHARE if may_tell(self._setup) else 0.0
 
     def _task(self, planned_injection_at: float, step: float | None = None) -> Task:
         return make_task(self._setup, self._calibration, self._observation, self._seed, planned_injection_at, step)
@@ -242,7 +254,11 @@ def quantile_of(ascending: list[float], share: float) -> float:
 
 
 def _predictions(
-    setup: Setup, ensembles: list[dict[Key, float]], baseline: dict[Key, float], load_bands: dict[str, LoadBand]
+    setup: Setup,
+    ensembles: list[dict[Key, float]],
+    baseline: dict[Key, float],
+    load_bands: dict[str, LoadBand],
+    with_pace: dict[Key, float],
 ) -> Iterator[Prediction]:
     subjects = [(q, slo.name) for slo in setup.slos for q in ("success_rate", *PERCENTILES, "budget_spent")]
     subjects += [(quantity, slo.name) for slo in setup.slos for quantity, _ in COURSE]
@@ -270,6 +286,7 @@ def _predictions(
                 bands=() if quantity in EVENTS or len(values) < FEWEST_REPLICATIONS else bands_of(values),
                 arrival=arrival_of(values, limits[quantity]) if quantity in limits else None,
                 load_band=load_bands.get(subject) if quantity == METASTABLE else None,
+                elasticity=with_pace.get(key),
             )
 
 

@@ -113,6 +113,10 @@ class WithStalls:
     def scaled(self, factor: float) -> WithStalls:
         return WithStalls(self.body.scaled(factor), self.share, self.stall_mean)
 
+    def at_pace(self, ratio: float) -> WithStalls:
+        """On a machine that takes `ratio` times as long: everything is longer, and stalls are met more often."""
+        return WithStalls(self.body.scaled(ratio), min(1.0, self.share * ratio), self.stall_mean * ratio)
+
 
 Distribution = LogNormal | Exponential | Mixture | Tabled | WithStalls
 

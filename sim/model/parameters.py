@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sim.model.distributions import Distribution, LogNormal
 
@@ -85,6 +85,18 @@ class CpuCosts:
     """A request, at the load generator."""
     ahead: float = 1.0
     """Share of a request's cost that is spent before it goes on; the rest is in the way of those after it only."""
+
+    def scaled(self, requests: float, background: float) -> CpuCosts:
+        """Requests and background cost so many times as much."""
+        return replace(
+            self,
+            background=self.background * background,
+            proxy_inbound=self.proxy_inbound * requests,
+            proxy_outbound=self.proxy_outbound * requests,
+            app_serve=self.app_serve * requests,
+            app_call=self.app_call * requests,
+            client=self.client * requests,
+        )
 
     @property
     def hop_seconds(self) -> float:

@@ -40,7 +40,7 @@ import msgspec
 import numpy as np
 
 from sim.replication.course import EVENTS
-from sim.results import Forecast, LoadBand, Prediction, Score, Scored
+from sim.results import Forecast, LoadBand, Prediction, Score, Scored, read_at_pace
 from sim.scoring.rules import crps, interval_score, likeliest, pit
 
 __all__ = [
@@ -96,9 +96,15 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     foretold: float | None = None
     """The same between the forecast's median, were it counted in the window, and the baseline."""
     load_band: LoadBand | None = None
+    elasticity: float | None = None
+    """As in `sim.results.Prediction`."""
     moment: tuple[float, float] | None = None
     """Of a moment: the one number that the forecast would name, to be right within `moment_tolerance`, and how probable
     it says that is (`sim.scoring.rules.likeliest`)."""
+
+    def at_pace(self, ratio: float) -> float | None:
+        """The median on a machine that takes `ratio` times as long as in the baseline; None where that is not told."""
+        return read_at_pace(self.median, self.elasticity, ratio)
 
     @property
     def in_load_band(self) -> bool:
@@ -213,6 +219,7 @@ def detail(
         apart=apart,
         foretold=foretold,
         load_band=prediction.load_band,
+        elasticity=prediction.elasticity,
         moment=likeliest(ensemble, prediction.median, moment_tolerance) if is_moment(prediction.quantity) else None,
     )
 
