@@ -7,6 +7,7 @@ import hashlib
 from reports.document import ArrivalPart, BandPart, ForecastPart, LoadBandPart, PredictionPart, ScorePart
 from reports.judgement import is_complete
 from reports.material import Material
+from reports.pace import pace
 from sim.replication.course import EVENTS
 from sim.results import Prediction, Scored
 
@@ -40,6 +41,7 @@ def prediction_parts(material: Material) -> list[PredictionPart]:
     if material.forecast is None:
         return []
     scored = {(row.quantity, row.subject, row.window): row for row in material.score.rows} if material.score else {}
+    paces = {prediction.window: pace(material.run, prediction.window) for prediction in material.forecast.predictions}
     parts = []
     for prediction in material.forecast.predictions:
         key = (prediction.quantity, prediction.subject, prediction.window)
@@ -47,7 +49,11 @@ def prediction_parts(material: Material) -> list[PredictionPart]:
         # A run that ended early has shorter windows than were predicted: nothing in it can be compared.
         comparable = is_complete(material.run.state)
         value = row.measured if row is not None else material.measured.get(key) if comparable else None
-        parts.append(prediction_part(prediction, value, row))
+        part = prediction_part(prediction, value, row)
+        found = paces[prediction.window]
+        if found is not None and comparable:
+            part.at_pace = prediction.at_pace(found.ratio)
+        parts.append(part)
     return parts
 
 

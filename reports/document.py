@@ -199,6 +199,9 @@ class PredictionPart(msgspec.Struct, kw_only=True):
     """Of `time_to_…` only."""
     load_band: LoadBandPart | None = None
     """Of `metastable` only; None where it was not played."""
+    at_pace: float | None = None
+    """The median of a latency as it reads at the pace that the machine had (`PacePart`); None where either is not
+    known."""
 
 
 class ScorePart(msgspec.Struct, kw_only=True):

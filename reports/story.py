@@ -128,6 +128,13 @@ def _noticed(document: Document) -> str:
 def surprises(document: Document) -> list[str]:
     """What the forecast did not see coming, worst first."""
     lines = []
+    machine = document.load.pace if document.load is not None else None
+
+    def at_pace(row: PredictionPart) -> str:
+        if row.at_pace is None or machine is None or machine.steady:
+            return ""
+        return f" Read at the pace that the machine had, its median is {quantity(row.quantity, row.at_pace)}."
+
     missed = [row for row in document.predictions if row.inside is False]
     for row in sorted(missed, key=_distance, reverse=True):
         assert row.measured is not None
@@ -136,7 +143,7 @@ def surprises(document: Document) -> list[str]:
         lines.append(
             f"{row.subject}, {quantity_name(row.quantity)}, {row.window}: measured"
             f" {quantity(row.quantity, row.measured)}, {side} the forecast's"
-            f" {narrow(row.quantity, row.low, row.high)}{far}."
+            f" {narrow(row.quantity, row.low, row.high)}{far}.{at_pace(row)}"
         )
     worse = [
         row
@@ -162,9 +169,8 @@ def surprises(document: Document) -> list[str]:
             f"Only {percent(score.coverage)} of the intervals contain the measured value; they promise 90{THIN}%."
             " Read this forecast's other intervals as too narrow."
         )
-    found = document.load.pace if document.load is not None else None
-    if found is not None and not found.steady:
-        lines.insert(0, unsteady(found.before, found.during))
+    if machine is not None and not machine.steady:
+        lines.insert(0, unsteady(machine.before, machine.during))
     return lines
 
 

@@ -4,7 +4,8 @@
     coverage      90 % intervals contain 85–95 % of what was measured, by the part of each PIT that lies inside
     success       within 1 pp of the median, or two binomial standard errors
     latency       p50, p95, p99 within 5, 10, 15 % of the median, windows with at least 5,000 requests only; beside it
-                  the same of windows in which the machine was as fast as in the baseline (`reports.pace`)
+                  the same of windows in which the machine was as fast as in the baseline, and of the forecasts as they
+                  read at the pace that it had (`reports.pace`, `sim.forecast.elasticity`)
     moments       time to page and recovery within 10 % or 2 s of the number that the forecast gives the best odds
     metastable    yes or no as measured, where it is the same at 95 % and 105 % of the load; told by runs of both kinds
     skill         CRPS skill over naive above 0.5 for every family with an effect, over the quantities that it moved
@@ -227,20 +228,32 @@ def _success(evidence: Sequence[Evidence]) -> Line:
 
 def _latency(evidence: Sequence[Evidence], quantity: str, bound: float) -> Line:
     rows = [
-        (abs(row.median - row.measured) / row.measured, run.paces.get(row.window))
+        (row, run.paces.get(row.window))
         for run in evidence
         for row in run.rows
         if row.quantity == quantity and (row.requests or 0) >= ENOUGH_REQUESTS and row.measured > 0
     ]
+    errors = [_off(row.median, row.measured) for row, _ in rows]
     asked = f"within {bound:.0%}, windows of ≥ {ENOUGH_REQUESTS:,} requests"
-    line = _within(quantity, asked, [error <= bound for error, _ in rows])
+    line = _within(quantity, asked, [error <= bound for error in errors])
     if not rows:
         return line
-    found = f"{line.found}; worst off by {max(error for error, _ in rows):.0%}"
-    steady = [error <= bound for error, pace in rows if pace is not None and pace.is_steady]
+    found = f"{line.found}; worst off by {max(errors):.0%}"
+    steady = [
+        error <= bound for error, (_, pace) in zip(errors, rows, strict=True) if pace is not None and pace.is_steady
+    ]
     if steady and len(steady) < len(rows):
         found += f"; {sum(steady)} of the {len(steady)} in which the machine is known to have kept its pace"
+    read = [(row.at_pace(pace.ratio), row.measured) for row, pace in rows if pace is not None]
+    at_pace = [_off(median, measured) for median, measured in read if median is not None]
+    if at_pace:
+        within = sum(error <= bound for error in at_pace)
+        found += f"; read at the machine's pace {within} of {len(at_pace)}, worst off by {max(at_pace):.0%}"
     return Line(line.name, line.asked, found, line.met)
+
+
+def _off(median: float, measured: float) -> float:
+    return abs(median - measured) / measured
 
 
 def _moments(evidence: Sequence[Evidence]) -> Line:

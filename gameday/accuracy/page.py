@@ -242,7 +242,9 @@ def _runs(evidence: Sequence[Evidence]) -> list[str]:
         "took meanwhile, as far as the machine tells. The twin cannot know of it, so what such runs miss is",
         "as much the machine's as the model's. *Machine*: CPU time of a request at the load generator, which does the",
         "same for each, as a multiple of the baseline's: above 1, the machine was slower during the fault than before",
-        "it, as a virtual machine is whose host has other guests (docs/model.md). No forecast can know.",
+        "it, as a virtual machine is whose host has other guests (docs/model.md). No forecast can know; but what that",
+        "does to a latency is sealed with it, so that it can be read at the pace that the machine had (*at its pace*,",
+        "below).",
     ]
 
 
@@ -269,6 +271,7 @@ def _misses(evidence: Sequence[Evidence]) -> list[str]:
             *(_number(value) for value in (row.low, row.median, row.high, row.measured, row.naive)),
             str(row.requests or "–"),
             _pace(run, row.window),
+            _number(_at_pace(run, row)),
         )
         for run, row in worst
     ]
@@ -286,6 +289,7 @@ def _misses(evidence: Sequence[Evidence]) -> list[str]:
         "naive",
         "requests",
         "machine",
+        "at its pace",
     )
     title = "All of them" if len(missed) <= MOST_MISSES else f"The {MOST_MISSES} that cost most"
     return [*text, "", f"{title}, by CRPS:", "", *_table(head, rows)]
@@ -294,6 +298,11 @@ def _misses(evidence: Sequence[Evidence]) -> list[str]:
 def _pace(run: Evidence, window: str) -> str:
     found = run.paces.get(window)
     return "–" if found is None else f"{found.ratio:.2f}"
+
+
+def _at_pace(run: Evidence, row: Detail) -> float | None:
+    found = run.paces.get(row.window)
+    return None if found is None else row.at_pace(found.ratio)
 
 
 # ---- how things are written

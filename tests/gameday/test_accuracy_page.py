@@ -84,7 +84,17 @@ def test_beside_large_windows_stand_those_in_which_the_machine_kept_its_pace() -
     )
     assert "pace" not in found([run(close, paces=steady)], "p50").found
     page = render([run(far, paces=slower)], [], [], "gameday accuracy")
-    assert "| 6000 | 1.40 |" in page
+    assert "| 6000 | 1.40 | – |" in page
+
+
+def test_forecasts_that_know_what_the_pace_does_are_read_at_it_beside_the_verdict() -> None:
+    sealed = msgspec.structs.replace(row("p50", 1.18, ensemble=(0.9, 1.0, 1.1), requests=6_000), elasticity=0.5)
+    slower = {"inject": Pace(0.001, 0.0014, 0.01)}
+    line = found([run(sealed, paces=slower)], "p50")
+    assert line.met is False, "the verdict is of the forecast as it was sealed"
+    assert line.found.endswith("; read at the machine's pace 1 of 1, worst off by 0%")
+    assert "| 6000 | 1.40 | 1.18 |" in render([run(sealed, paces=slower)], [], [], "gameday accuracy")
+    assert "read at" not in found([run(sealed)], "p50").found, "nobody counted"
 
 
 def dataclass_like(base: Detail, requests: int) -> Detail:

@@ -391,7 +391,7 @@ class _Writer:
             low, high = ensemble[4], ensemble[90]
             yield Prediction(
                 quantity=quantity, subject=subject, window=window, low=low, median=ensemble[47], high=high,
-                naive=naive, ensemble=ensemble,
+                naive=naive, ensemble=ensemble, elasticity=0.5 if quantity.startswith("p") else None,
             )  # fmt: skip
 
     def _fans(self) -> Iterable[Fan]:

@@ -64,6 +64,27 @@ def test_a_report_begins_with_it(store: RunStore) -> None:
     assert not document.load.pace.steady
 
 
+def test_forecasts_of_latencies_are_read_at_the_pace_that_the_machine_had(store: RunStore) -> None:
+    document = assemble(gather(count(store, 1.4)))
+    for row in document.predictions:
+        if row.quantity in ("p50", "p95", "p99"):
+            assert row.at_pace == pytest.approx(row.median * 1.4**0.5, rel=0.03)
+        else:
+            assert row.at_pace is None
+    for row in document.predictions:
+        row.inside, row.measured = False, 2.0 * row.high
+    lines = [line for line in story.surprises(document) if "measured" in line]
+    told = [line for line in lines if "Read at the pace that the machine had, its median is" in line]
+    assert told
+    assert all("latency" in line for line in told)
+    assert len(told) < len(lines)
+
+
+def test_on_a_steady_machine_there_is_nothing_to_read_anew(store: RunStore) -> None:
+    document = assemble(gather(count(store, 1.0)))
+    assert not any("Read at the pace" in line for line in document.surprises)
+
+
 def test_slower_and_faster_are_told_in_words() -> None:
     assert unsteady(0.001, 0.0014).startswith("The machine was 40% slower")
     assert unsteady(0.0014, 0.001).startswith("The machine was 40% faster")
