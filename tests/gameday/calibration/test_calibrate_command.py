@@ -269,7 +269,9 @@ def test_any_subset_of_metrics_missing_refuses_or_widens(
     except BadInput:
         return  # in one line, as every BadInput of this file's other tests
     for parameter in PARAMETERS:
-        assert width(found, parameter) >= width(full, parameter) ** 0.85, parameter
+        # 200 draws know an interval's width to 6 %, so two of them differ by a tenth by chance. With 5,000 draws the
+        # narrowest here, where the mean comes from buckets, is 0.97.
+        assert width(found, parameter) >= width(full, parameter) ** 0.8, parameter
 
 
 def _mangled(draw: st.DrawFn, text: str) -> str:
