@@ -133,9 +133,9 @@ def surprises(document: Document) -> list[str]:
     def at_pace(row: PredictionPart) -> str:
         if row.at_pace is None or machine is None or machine.steady:
             return ""
-        return f" Read at the pace that the machine had, its median is {quantity(row.quantity, row.at_pace)}."
+        return f" At the machine's pace the forecast reads {quantity(row.quantity, row.at_pace)}."
 
-    missed = [row for row in document.predictions if row.inside is False]
+    missed = [row for row in document.predictions if row.inside is False and not _reads_as_inside(row)]
     for row in sorted(missed, key=_distance, reverse=True):
         assert row.measured is not None
         side = "below" if row.measured < row.low else "above"
@@ -172,6 +172,13 @@ def surprises(document: Document) -> list[str]:
     if machine is not None and not machine.steady:
         lines.insert(0, unsteady(machine.before, machine.during))
     return lines
+
+
+def _reads_as_inside(row: PredictionPart) -> bool:
+    """Outside by less than anybody is shown: 1.00 times, where 1.00 to 1.00 was forecast."""
+    assert row.measured is not None
+    nearest = row.low if row.measured < row.low else row.high
+    return quantity(row.quantity, row.measured) == quantity(row.quantity, nearest)
 
 
 def _off(row: PredictionPart) -> float:

@@ -74,7 +74,7 @@ def test_forecasts_of_latencies_are_read_at_the_pace_that_the_machine_had(store:
     for row in document.predictions:
         row.inside, row.measured = False, 2.0 * row.high
     lines = [line for line in story.surprises(document) if "measured" in line]
-    told = [line for line in lines if "Read at the pace that the machine had, its median is" in line]
+    told = [line for line in lines if "At the machine's pace the forecast reads" in line]
     assert told
     assert all("latency" in line for line in told)
     assert len(told) < len(lines)
@@ -82,7 +82,7 @@ def test_forecasts_of_latencies_are_read_at_the_pace_that_the_machine_had(store:
 
 def test_on_a_steady_machine_there_is_nothing_to_read_anew(store: RunStore) -> None:
     document = assemble(gather(count(store, 1.0)))
-    assert not any("Read at the pace" in line for line in document.surprises)
+    assert not any("the forecast reads" in line for line in document.surprises)
 
 
 def test_slower_and_faster_are_told_in_words() -> None:

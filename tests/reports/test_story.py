@@ -41,6 +41,19 @@ def test_a_median_that_is_off_by_a_machines_noise_is_no_surprise(tmp_path: Path)
     assert "nothing changes" in line
 
 
+def test_what_reads_as_it_was_forecast_is_no_surprise(tmp_path: Path) -> None:
+    document = document_of(build(SyntheticRun(), tmp_path))
+
+    def told(measured: float) -> list[str]:
+        found = row("attempts_per_request", measured=measured, low=0.9998, median=1.0, high=1.0002, inside=False)
+        return surprises(msgspec.structs.replace(document, predictions=[found], score=None))
+
+    assert told(1.0009) == []
+    assert told(0.9991) == []
+    (line,) = told(1.02)
+    assert "measured 1.02×, above the forecast's 1.00×" in line
+
+
 def test_a_run_that_ended_as_its_fault_came_is_not_said_never_to_have_reached_it(tmp_path: Path) -> None:
     document = msgspec.structs.replace(document_of(build(SyntheticRun(), tmp_path)), load=None)
     assert "The inject phase was cut off as it began: no SLO window." in story.missing(document)
