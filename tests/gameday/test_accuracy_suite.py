@@ -152,7 +152,7 @@ def test_the_shipped_suite_has_every_fault_of_the_embedded_world_controls_and_a_
     apps = [{run.scenario.app.name for run in suite.runs if run.case.part == part} for part in ("tuning", "held-out")]
     assert len(apps[1] - apps[0]) >= 4
     assert not tuned & held_out
-    assert all(run.seconds <= (150.0 if run.case.name.endswith("-long") else 80.0) for run in suite.runs)
+    assert all(run.seconds <= (170.0 if run.case.name.endswith("-long") else 80.0) for run in suite.runs)
 
 
 def test_a_scenario_of_ones_own_is_found_from_the_suites_file(suite_file: Path) -> None:
