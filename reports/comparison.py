@@ -49,16 +49,20 @@ def prediction_parts(material: Material) -> list[PredictionPart]:
         # A run that ended early has shorter windows than were predicted: nothing in it can be compared.
         comparable = is_complete(material.run.state)
         value = row.measured if row is not None else material.measured.get(key) if comparable else None
-        part = prediction_part(prediction, value, row)
-        found = paces[prediction.window]
-        if found is not None and comparable:
-            part.at_pace = prediction.at_pace(found.ratio)
-        parts.append(part)
+        found = paces[prediction.window] if comparable else None
+        at_pace = prediction.at_pace(found.ratio) if found is not None else None
+        parts.append(prediction_part(prediction, value, row, at_pace))
     return parts
 
 
-def prediction_part(prediction: Prediction, measured: float | None = None, row: Scored | None = None) -> PredictionPart:
-    """A prediction for people, beside what was measured of it and how it was scored."""
+def prediction_part(
+    prediction: Prediction,
+    measured: float | None = None,
+    row: Scored | None = None,
+    at_pace: float | None = None,
+) -> PredictionPart:
+    """A prediction for people, beside what was measured of it, how it was scored, and how it reads at the pace that the
+    machine had."""
     inside = None if measured is None else prediction.low <= measured <= prediction.high
     arrival, beside = prediction.arrival, prediction.load_band
     return PredictionPart(
@@ -88,6 +92,7 @@ def prediction_part(prediction: Prediction, measured: float | None = None, row: 
             replications=beside.replications,
             splits=beside.splits(prediction.median),
         ),
+        at_pace=at_pace,
     )
 
 

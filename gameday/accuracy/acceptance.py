@@ -228,24 +228,22 @@ def _success(evidence: Sequence[Evidence]) -> Line:
 
 def _latency(evidence: Sequence[Evidence], quantity: str, bound: float) -> Line:
     rows = [
-        (row, run.paces.get(row.window))
+        (run, row)
         for run in evidence
         for row in run.rows
         if row.quantity == quantity and (row.requests or 0) >= ENOUGH_REQUESTS and row.measured > 0
     ]
-    errors = [_off(row.median, row.measured) for row, _ in rows]
+    errors = [_off(row.median, row.measured) for _, row in rows]
     asked = f"within {bound:.0%}, windows of ≥ {ENOUGH_REQUESTS:,} requests"
     line = _within(quantity, asked, [error <= bound for error in errors])
     if not rows:
         return line
     found = f"{line.found}; worst off by {max(errors):.0%}"
-    steady = [
-        error <= bound for error, (_, pace) in zip(errors, rows, strict=True) if pace is not None and pace.is_steady
-    ]
+    paces = [run.paces.get(row.window) for run, row in rows]
+    steady = [error <= bound for error, pace in zip(errors, paces, strict=True) if pace is not None and pace.is_steady]
     if steady and len(steady) < len(rows):
         found += f"; {sum(steady)} of the {len(steady)} in which the machine is known to have kept its pace"
-    read = [(row.at_pace(pace.ratio), row.measured) for row, pace in rows if pace is not None]
-    at_pace = [_off(median, measured) for median, measured in read if median is not None]
+    at_pace = [_off(median, row.measured) for run, row in rows if (median := run.at_pace(row)) is not None]
     if at_pace:
         within = sum(error <= bound for error in at_pace)
         found += f"; read at the machine's pace {within} of {len(at_pace)}, worst off by {max(at_pace):.0%}"

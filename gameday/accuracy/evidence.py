@@ -79,6 +79,11 @@ class Evidence:
     moved_rows: tuple[Detail, ...] = ()
     """Those that the fault moved (`acceptance.mark_moved`)."""
 
+    def at_pace(self, row: Detail) -> float | None:
+        """A latency's median as it reads at the pace that the machine had; None where either is not known."""
+        found = self.paces.get(row.window)
+        return None if found is None else row.at_pace(found.ratio)
+
 
 def read_details(
     store: RunStore, forecast: Forecast, measured: Mapping[Key, float] | None = None

@@ -271,7 +271,7 @@ def _misses(evidence: Sequence[Evidence]) -> list[str]:
             *(_number(value) for value in (row.low, row.median, row.high, row.measured, row.naive)),
             str(row.requests or "–"),
             _pace(run, row.window),
-            _number(_at_pace(run, row)),
+            _number(run.at_pace(row)),
         )
         for run, row in worst
     ]
@@ -298,11 +298,6 @@ def _misses(evidence: Sequence[Evidence]) -> list[str]:
 def _pace(run: Evidence, window: str) -> str:
     found = run.paces.get(window)
     return "–" if found is None else f"{found.ratio:.2f}"
-
-
-def _at_pace(run: Evidence, row: Detail) -> float | None:
-    found = run.paces.get(row.window)
-    return None if found is None else row.at_pace(found.ratio)
 
 
 # ---- how things are written

@@ -1,4 +1,7 @@
-"""Acceptance lines and the page, from made-up evidence."""
+"""Acceptance lines and the page, from made-up evidence.
+
+One file although it is long: each line is tested with the same few made-up rows, which stand at its top.
+"""
 
 from __future__ import annotations
 

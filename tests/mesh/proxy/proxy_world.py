@@ -1,7 +1,8 @@
 """Whole proxies in one process: real sockets, real TLS, a control plane that says what a test tells it to say.
 
 Only the control plane is a stand-in, and only in what it decides: it serves the same watches over mutual TLS, and signs
-real certificates with the mesh's own authority.
+real certificates with the mesh's own authority. One file although it is long: it is one world, and a test that fails is
+read beside all of it.
 """
 
 from __future__ import annotations

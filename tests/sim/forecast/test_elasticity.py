@@ -13,6 +13,8 @@ from sim.calibration.cold import cold_observation
 from sim.calibration.cpu import CpuFit
 from sim.forecast.elasticity import FEWEST, REPLICATIONS, SLOWER, elasticities
 from sim.forecast.predict import Forecaster
+from sim.model.distributions import WithStalls
+from sim.model.draws import Streams
 from sim.model.parameters import CpuCosts
 from sim.observation import Observation
 from sim.replication.replicate import Outcome
@@ -66,6 +68,20 @@ def test_a_forecast_read_at_another_pace_is_the_one_made_for_it(pace: float) -> 
     read = p50_of(forecast_of(0.004)).at_pace(pace)
     assert read == pytest.approx(p50_of(forecast_of(0.004, pace)).median, rel=0.04)
     assert read != pytest.approx(p50_of(forecast_of(0.004)).median, rel=0.08)
+
+
+def test_on_a_slower_machine_a_hop_takes_longer_and_stalls_are_longer_and_met_more_often() -> None:
+    scenario, seen = drill(0.004)
+    calibration = replace(calibrate(seen, scenario), cpu=CPU)
+    before, after = (c.draw(Streams(1, 3)) for c in (calibration, calibration.at_pace(1.5)))
+    assert isinstance(before.overhead, WithStalls)
+    assert isinstance(after.overhead, WithStalls)
+    assert after.overhead.body.median == pytest.approx(1.5 * before.overhead.body.median)
+    assert after.overhead.share == pytest.approx(1.5 * before.overhead.share)
+    assert after.overhead.stall_mean == pytest.approx(1.5 * before.overhead.stall_mean)
+    assert before.cpu is not None
+    assert after.cpu == before.cpu.scaled(1.5, 1.5)
+    assert after.times == before.times
 
 
 def test_only_latencies_have_one() -> None:
