@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -30,12 +30,11 @@ from scenarios.model import Application, AppService, Scenario, SloSpec
 from sim.calibration.cpu import fit_cpu
 from sim.calibration.fit import RouteFit, fit_route
 from sim.calibration.noise import (
-    DEFAULT_DRIFT,
     FEWEST_SAMPLES,
     LATENCY_FLOOR,
+    MACHINE_DRIFT,
     UNTOLD,
     Values,
-    drift_of,
     holes_of,
     latencies_by_route,
     residual_of,
@@ -48,7 +47,6 @@ from sim.calibration.overhead import (
     StepEvidence,
     correction,
     fit_overhead,
-    missing_overhead,
     overhead_at,
     overhead_loss,
 )
@@ -68,14 +66,14 @@ from sim.observation import ClientSample, Observation
 __all__ = ["Calibration", "RouteFit", "calibrate", "failures", "hops_of"]
 
 FIT_SEED = 20_260
+FEWEST_PLAYED = 5
 FIT_REQUESTS = 2_500
 """Requests that a trial baseline plays at most: enough for a p95, and a fifth of a second."""
 OVERHEAD_PROPOSALS = 120
 OVERHEAD_DRAWS = 60
-LEAST_OVERHEAD = 1e-4
-"""Of a hop, seconds: wake-ups and the ways through the kernel, which no CPU account of a process has whole."""
-LEAST_AHEAD = 0.2
-PLAYS_FOR_CPU = 4
+AHEAD = (1.0, 0.75, 0.6, 0.45, 0.3, 0.2)
+"""Shares of the CPU time of a hop that may lie in the way of a request. The rest is spent when it has gone on, and what
+it took on its way is then overhead, which differs from hop to hop, as CPU costs in the model do not."""
 UNTOLD_DRIFT = 0.3
 UNSEEN_SHARE = 0.35
 """Sigma of the log: the way from an app to its own proxy is in no proxy's latency."""
@@ -341,6 +339,27 @@ def _by_route(record: Record) -> Mapping[str, Values]:
     return {route: np.sort(np.asarray(values)) for route, values in found.items()}
 
 
+def _fits(
+    start: Calibration, setup: Setup, known: Mapping[str, Values], hops: Mapping[str, int], seconds: float
+) -> Iterator[tuple[Calibration, Callable[[Values], float], Values]]:
+    """The overhead that explains the measured latencies best, for each share of the CPU that may lie in a request's
+    way: the calibration with that share, the loss, and its minimum."""
+    cpu = start.cpu
+    shares = [replace(cpu, costs=replace(cpu.costs, ahead=ahead)) for ahead in AHEAD] if cpu is not None else [None]
+    for share in shares:
+        calibration = replace(start, cpu=share)
+        bare = replace(calibration, overhead=WithStalls(LogNormal(1e-6, 0.0), 0.0, 0.0))
+        played = _by_route(_played(bare, setup, seconds, 0))
+        evidence = [
+            StepEvidence(values, played[route], hops[route])
+            for route, values in known.items()
+            if len(played.get(route, ())) >= FEWEST_PLAYED
+        ]
+        if evidence:
+            loss = overhead_loss(evidence, FIT_SEED)
+            yield calibration, loss, fit_overhead(loss, evidence)
+
+
 def _fit_overhead(start: Calibration, setup: Setup, observation: Observation, notes: list[str]) -> Calibration:
     measured = latencies_by_route(observation.requests)
     hops = _step_hops(setup.app)
@@ -349,27 +368,11 @@ def _fit_overhead(start: Calibration, setup: Setup, observation: Observation, no
         notes.append("no step was answered often enough to fit the overhead of a hop; a typical one is assumed")
         return start
     seconds = min(max(start.seconds, 10.0), FIT_REQUESTS / max(setup.load.rate, 1e-6))
-    bare = replace(start, overhead=WithStalls(LogNormal(1e-6, 0.0), 0.0, 0.0))
-    for _ in range(PLAYS_FOR_CPU):
-        played = _by_route(_played(bare, setup, seconds, 0))
-        evidence = [
-            StepEvidence(values, played[route], hops[route])
-            for route, values in known.items()
-            if len(played.get(route, ())) >= 5
-        ]
-        lacking = LEAST_OVERHEAD - missing_overhead(evidence) if evidence else 0.0
-        cpu = bare.cpu
-        if lacking <= 0 or cpu is None or cpu.costs.ahead <= LEAST_AHEAD:
-            break
-        # The CPU time alone takes longer than the hop did: not all of it lies in the way of the request.
-        ahead = max(LEAST_AHEAD, cpu.costs.ahead - lacking / cpu.hop_seconds)
-        cpu = replace(cpu, costs=replace(cpu.costs, ahead=ahead))
-        start, bare = replace(start, cpu=cpu), replace(bare, cpu=cpu)
-    if not evidence:
+    fits = list(_fits(start, setup, known, hops, seconds))
+    if not fits:
         notes.append("the twin answered too few requests of the baseline to fit the overhead of a hop")
         return start
-    loss = overhead_loss(evidence, FIT_SEED)
-    mode = fit_overhead(loss, evidence)
+    start, loss, mode = min(fits, key=lambda fit: fit[1](fit[2]))
     overhead = overhead_at(mode)
     record = _played(replace(start, overhead=overhead), setup, seconds, 1)
     median = max(1e-5, overhead.body.median + correction(known, _by_route(record), hops))
@@ -389,7 +392,7 @@ def _fit_overhead(start: Calibration, setup: Setup, observation: Observation, no
         overhead=overhead,
         overhead_points=tuple(tuple(point) for point in points.tolist()),
         overhead_told_by="clients' latencies beyond the self times",
-        drift=max(DEFAULT_DRIFT, drift_of(observation, list(known), overhead.body, hops)),
+        drift=MACHINE_DRIFT,
         residual=residual_of(observation, known, FIT_SEED),
         expected_bad=failed / max(1, len(record.status)) * start.total,
     )

@@ -101,7 +101,7 @@ def summary_of(calibration: Calibration) -> dict[str, float | str | None]:
         "overhead_per_hop_sigma": round(best.body.sigma, 3),
         "stall_share_per_hop": round(best.share, 5),
         "stall_mean_seconds": round(best.stall_mean, 4),
-        "overhead_drift_sigma": round(calibration.drift, 3),
+        "machine_drift_sigma": round(calibration.drift, 3),
         "requests": float(calibration.total),
         "bad_requests": float(calibration.bad),
     }

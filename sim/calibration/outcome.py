@@ -51,7 +51,7 @@ class Calibration:
     overhead: WithStalls
     client_overhead: LogNormal
     drift: float
-    """Sigma of the log of the overhead between windows."""
+    """Sigma of the log of the machine's pace between windows: how long it takes for the same instructions."""
     arrivals: int
     seconds: float
     declared_rate: float
@@ -85,13 +85,14 @@ class Calibration:
     """None: the window does not tell, and processes do not slow each other down."""
 
     def draw(self, streams: Streams) -> Parameters:
-        """One set of parameters that the baseline does not contradict."""
+        """One set of parameters that the baseline does not contradict, on a machine that has drifted since."""
+        return self.at_pace(math.exp(self.drift * streams.even_normal("machine")))._drawn(streams)
+
+    def _drawn(self, streams: Streams) -> Parameters:
         generator = streams.generator("parameters")
-        drift = math.exp(self.drift * streams.even_normal("machine"))
         overhead = self.overhead
         if self.overhead_points:
             overhead = overhead_at(self.overhead_points[int(generator.integers(len(self.overhead_points)))])
-        overhead = overhead.scaled(drift)
         hop = max(overhead.body.median + (self.cpu.hop_seconds if self.cpu is not None else 0.0), 0.001)
         return Parameters(
             times={key: fit.draw(generator) for key, fit in self.routes.items()},
