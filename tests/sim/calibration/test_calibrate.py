@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from statistics import median
+from math import log
+from statistics import correlation, median, quantiles, stdev
 
 import pytest
 from sim_builders import application, scenario_of, service, setup_of
@@ -12,6 +13,7 @@ from scenarios.model import LoadSpec, Scenario, ServiceTime, SloSpec
 from sim.calibration import cold
 from sim.calibration.calibrate import Calibration, calibrate, failures
 from sim.calibration.cold import cold_observation
+from sim.calibration.noise import MACHINE_DRIFT
 from sim.calibration.proxied import TYPICAL
 from sim.model.distributions import LogNormal, WithStalls
 from sim.model.draws import Streams
@@ -65,24 +67,40 @@ def test_cpu_that_takes_longer_than_the_hop_did_lies_behind_the_request_in_part(
     """A hop of 0.3 ms whose processes used 0.6 ms: the twin's healthy medians are the measured ones all the same."""
     monkeypatch.setattr(cold, "TYPICAL_OVERHEAD", WithStalls(LogNormal(0.0003, 0.3), 0.0, 0.0))
     scenario = shop()
-    seen = cold_observation(scenario, 1)
-    count = float(len(seen.requests))
-    cpu = CpuWindow(
-        cores=1.0,
-        seconds=seen.ended_at - seen.started_at,
-        processes=(
-            ProcessCpu("load/proxy", "proxy", 0.0003 * count, outbound=count),
-            ProcessCpu("front/proxy", "proxy", 0.0006 * count, inbound=count, outbound=count),
-            ProcessCpu("back/proxy", "proxy", 0.0003 * count, inbound=count),
-        ),
-    )
-    found = calibrate(replace(seen, cpu=cpu), scenario)
+    seen = with_cpu(cold_observation(scenario, 1), 0.0006)
+    found = calibrate(seen, scenario)
     assert found.cpu is not None
     assert 0.2 <= found.cpu.costs.ahead < 0.7
     played = baseline_as_played(found, read_setup(scenario))
     assert median(played) == pytest.approx(median(r.latency for r in seen.requests if r.latency is not None), rel=0.04)
     unhurried = replace(found, cpu=replace(found.cpu, costs=replace(found.cpu.costs, ahead=1.0)))
     assert median(baseline_as_played(unhurried, read_setup(scenario))) > 1.04 * median(played)
+
+
+def test_hops_that_differ_keep_their_spread_beside_cpu_costs_that_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hops of 0.4 to 2.8 ms (80 %) whose processes used 0.9 ms each: as CPU alone they would all take the same."""
+    monkeypatch.setattr(cold, "TYPICAL_OVERHEAD", WithStalls(LogNormal(0.001, 0.8), 0.0, 0.0))
+    scenario = shop()
+    seen = with_cpu(cold_observation(scenario, 1), 0.0009)
+    measured = quantiles([r.latency for r in seen.requests if r.latency is not None], n=20)
+    played = quantiles(baseline_as_played(calibrate(seen, scenario), read_setup(scenario)), n=20)
+    assert [played[i] / measured[i] for i in (1, 9, 17)] == pytest.approx([1.0, 1.0, 1.0], abs=0.05)
+
+
+def with_cpu(seen: Observation, hop: float) -> Observation:
+    """The same window, in which each hop cost its two proxies so many CPU seconds."""
+    count = float(len(seen.requests))
+    half = hop / 2 * count
+    cpu = CpuWindow(
+        cores=1.0,
+        seconds=seen.ended_at - seen.started_at,
+        processes=(
+            ProcessCpu("load/proxy", "proxy", half, outbound=count),
+            ProcessCpu("front/proxy", "proxy", 2 * half, inbound=count, outbound=count),
+            ProcessCpu("back/proxy", "proxy", half, inbound=count),
+        ),
+    )
+    return replace(seen, cpu=cpu)
 
 
 def baseline_as_played(calibration: Calibration, setup: Setup) -> list[float]:
@@ -114,6 +132,19 @@ def test_draws_differ_and_surround_the_centre() -> None:
     assert len(set(rates)) == 60
     assert min(rates) < calibration.best().rate < max(rates)
     assert calibration.draw(Streams(1, 7)) == drawn[7]
+
+
+def test_draws_are_of_machines_that_drifted_each_in_all_that_it_computes() -> None:
+    scenario = shop()
+    calibration = calibrate(with_cpu(cold_observation(scenario, 1), 0.0006), scenario)
+    drawn = [replace(calibration, overhead_points=()).draw(Streams(1, replication)) for replication in range(200)]
+    hops = [d.overhead.body.median for d in drawn if isinstance(d.overhead, WithStalls)]
+    client = [d.client_overhead.median for d in drawn if isinstance(d.client_overhead, LogNormal)]
+    cpu = [d.cpu.proxy_inbound for d in drawn if d.cpu is not None]
+    paces = [log(median / calibration.overhead.body.median) for median in hops]
+    assert stdev(paces) == pytest.approx(MACHINE_DRIFT, rel=0.1)
+    assert [log(median / calibration.client_overhead.median) for median in client] == pytest.approx(paces)
+    assert correlation(paces, [log(cost) for cost in cpu]) > 0.6
 
 
 def test_of_a_program_that_calls_others_their_part_is_subtracted() -> None:
