@@ -52,7 +52,6 @@ from sim.results import Fan, Forecast, LoadBand, Prediction
 __all__ = ["Forecaster", "cold_observation", "make_forecast"]
 
 SCHEMA = "gameday.dev/forecast/v1"
-LIMITS = ("Latency overheads during the fault are those of the baseline.",)
 
 
 def make_forecast(
@@ -195,7 +194,7 @@ class Forecaster:
     def _limits(self, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
         """What the reader must know of a forecast from these, the most important first."""
         calibration, services = self._calibration, {service.name for service in self._setup.app.services}
-        limits = [*LIMITS, *unplayed(self._setup), *check(self._setup.faults, services)]
+        limits = [_pace(calibration.drift), *unplayed(self._setup), *check(self._setup.faults, services)]
         if calibration.ours and calibration.total < FEW_REQUESTS:
             limits.insert(0, _thin(calibration.total))
         limits[:0] = calibration.cpu.limits() if calibration.cpu is not None else [cpu.WITHOUT]
@@ -206,6 +205,10 @@ class Forecaster:
                 f" {min(stopped):.0f} s: what comes later is too mild."
             )
         return (*too_few(len(outcomes)), *limits)
+
+
+def _pace(drift: float) -> str:
+    return f"Nobody can tell how fast the machine will be: each replication has its own pace, give or take {drift:.0%}."
 
 
 def _thin(requests: int) -> str:
