@@ -153,6 +153,7 @@ def unix_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
         "import socketserver, http.server, sys\n"
         "class H(http.server.BaseHTTPRequestHandler):\n"
         "    def do_POST(self):\n"
+        "        self.rfile.read(int(self.headers['content-length'] or 0))\n"
         "        open(sys.argv[2], 'a').write(self.path + chr(10))\n"
         "        self.send_response(200); self.send_header('content-length', '0'); self.end_headers()\n"
         "    def address_string(self): return 'unix'\n"
@@ -170,6 +171,11 @@ def unix_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     process.wait()
 
 
+def heed_interrupts() -> None:
+    """Of a child: a shell that runs the tests in the background has told them to ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_chaostoolkit_that_is_killed_leaves_the_fault_to_the_reaper(
     tmp_path: Path, reaper, unix_target: Path, target, number: signal.Signals
@@ -178,7 +184,11 @@ def test_a_chaostoolkit_that_is_killed_leaves_the_fault_to_the_reaper(
     # However long chaostoolkit takes to start, it is caught holding the fault.
     experiment(tmp_path, target.url, duration, hold_seconds=120.0)
     toolkit = subprocess.Popen(
-        command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
     try:
         wait_for_state(tmp_path, "injected", 60.0)
