@@ -4,12 +4,14 @@
                             families, mixtures and posterior: `fit`. Nothing counted: the declared distribution, as
                             wide as before
     overhead per hop        what client latencies show beyond the modelled self times: the twin plays the baseline with
-                            next to none, and the difference is fitted (`overhead`), rare stalls included; of an
-                            application without single requests, the difference between its proxies
+                            next to none, and the difference is fitted (`overhead`), rare stalls included, together
+                            with how much of a hop's CPU lies in a request's way; of an application without single
+                            requests, the difference between its proxies
     arrivals                a Gamma posterior of the rate, index of dispersion (`sim.model.arrivals`)
     workers                 of programs that are not ours: the knee of latency over load (`workers`)
     unexplained failures    none at all, or a Beta posterior of bad requests that no declared failure rate explains
-    noise floor             how much the baseline's own blocks differ beyond sampling: machines drift (`noise`)
+    noise floor             how much the baseline's own blocks differ beyond sampling, and how much machines drift
+                            after it (`noise`)
 
 Nothing of the fault is known here. Policy is not here either: it is read, not fitted. Rejected: a sampler over all
 parameters at once (minutes, for a posterior that these parts give in a second) and fitting per-service overheads (the
@@ -343,7 +345,7 @@ def _fits(
     start: Calibration, setup: Setup, known: Mapping[str, Values], hops: Mapping[str, int], seconds: float
 ) -> Iterator[tuple[Calibration, Callable[[Values], float], Values]]:
     """The overhead that explains the measured latencies best, for each share of the CPU that may lie in a request's
-    way: the calibration with that share, the loss, and its minimum."""
+    way: the calibration with that share, the loss of an overhead, and the point where it is least."""
     cpu = start.cpu
     shares = [replace(cpu, costs=replace(cpu.costs, ahead=ahead)) for ahead in AHEAD] if cpu is not None else [None]
     for share in shares:
