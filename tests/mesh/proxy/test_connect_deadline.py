@@ -27,6 +27,9 @@ pytestmark = pytest.mark.skipif(
     native.check(), reason="its driver is a subclass with stand-ins, which compiled code refuses"
 )
 DEADLINE_SECONDS = 0.05
+LONG = 2.0
+STALLS = [LONG, 1.02]
+"""In deadlines: one that a timer's lateness tells of, and one that it hardly tells of."""
 
 
 class Counter:
@@ -78,10 +81,16 @@ class StalledDriver(BackendDriver):
         time.sleep(2 * DEADLINE_SECONDS)
 
 
+async def stall(after: int, deadlines: float) -> None:
+    for _ in range(after):
+        await asyncio.sleep(0)
+    time.sleep(deadlines * DEADLINE_SECONDS)
+
+
 async def connect(
-    kind: type[BackendDriver], address: str, stall_after: int | None = None
+    kind: type[BackendDriver], address: str, stall_after: int | None = None, deadlines: float = LONG
 ) -> tuple[Ticket, Telemetry, Backend[Any, Any]]:
-    """`stall_after`: turns of the loop, after which it stalls for longer than the deadline."""
+    """`stall_after`: turns of the loop, after which it stalls for so many deadlines."""
     loop = asyncio.get_running_loop()
     telemetry, ticket = Telemetry(), Ticket()
     driver = kind(
@@ -99,9 +108,7 @@ async def connect(
     backend.update(time.monotonic(), [Endpoint(address=address, pod="", namespace="")])
     driver.dispatch(cast(Any, ticket))
     if stall_after is not None:
-        for _ in range(stall_after):
-            await asyncio.sleep(0)
-        time.sleep(2 * DEADLINE_SECONDS)
+        await stall(stall_after, deadlines)
     await asyncio.sleep(6 * DEADLINE_SECONDS)
     return ticket, telemetry, backend
 
@@ -124,13 +131,14 @@ def test_a_connection_that_was_up_before_its_deadline_stays_up(policy: Any) -> N
         runner.run(body())
 
 
+@pytest.mark.parametrize("deadlines", STALLS)
 @pytest.mark.parametrize("turns", range(5))
 @pytest.mark.parametrize("policy", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_what_the_loop_sleeps_is_not_the_other_ends_delay(policy: Any, turns: int) -> None:
+def test_what_the_loop_sleeps_is_not_the_other_ends_delay(policy: Any, turns: int, deadlines: float) -> None:
     async def body() -> None:
         server = await asyncio.start_server(lambda reader, writer: reader.read(), "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        ticket, telemetry, _ = await connect(BackendDriver, f"127.0.0.1:{port}", stall_after=turns)
+        ticket, telemetry, _ = await connect(BackendDriver, f"127.0.0.1:{port}", stall_after=turns, deadlines=deadlines)
         assert ticket.writable == [True]
         assert (ticket.refusals, telemetry.failed) == ([], [])
         server.close()
@@ -155,17 +163,16 @@ class Caller:
         self.told.append("gone")
 
 
+@pytest.mark.parametrize("deadlines", STALLS)
 @pytest.mark.parametrize("turns", range(5))
 @pytest.mark.parametrize("policy", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_nor_is_it_where_tcp_is_relayed(policy: Any, turns: int) -> None:
+def test_nor_is_it_where_tcp_is_relayed(policy: Any, turns: int, deadlines: float) -> None:
     async def body() -> None:
         server = await asyncio.start_server(lambda reader, writer: reader.read(), "127.0.0.1", 0)
         telemetry, caller = Telemetry(), Caller()
         dialler = Dialler(asyncio.get_running_loop(), cast(Any, telemetry), connect_timeout=DEADLINE_SECONDS)
         dialler.dial(Peer(Address("127.0.0.1", server.sockets[0].getsockname()[1])), caller)
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        time.sleep(2 * DEADLINE_SECONDS)
+        await stall(turns, deadlines)
         await asyncio.sleep(4 * DEADLINE_SECONDS)
         assert caller.told == ["up"]
         assert telemetry.failed == []
