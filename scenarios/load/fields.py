@@ -6,7 +6,8 @@
     fields.done()
 
 Each reader returns a value of its type, always: where the field is wrong or missing it notes the problem and returns a
-placeholder (its default, or the type's zero), see `problems`. `absent` and `at` serve checks across fields.
+placeholder (its default, or the type's zero; for a duration NaN, so that no check across fields finds it too long or
+too short), see `problems`. `absent` and `at` serve checks across fields.
 """
 
 from __future__ import annotations
@@ -229,7 +230,7 @@ class Fields:
         self, key: str, default: float | None = None, *, zero: bool = False, maximum: float = math.inf
     ) -> float:
         node = self.required(key) if default is None else self.optional(key)
-        fallback = default if default is not None else 1.0
+        fallback = default if default is not None else math.nan
         if node is None:
             return fallback
         return self.reader.duration(node, self.name_of(key), default=fallback, zero=zero, maximum=maximum)

@@ -131,6 +131,15 @@ def test_all_mistakes_are_named_at_once_in_order_of_line(write: Write) -> None:
     assert [problem.line for problem in error.value.problems] == [16, 27, 37]
 
 
+@pytest.mark.parametrize("phase", ["inject: abc", "inject: 0s", "baseline: 30"])
+def test_what_follows_from_a_length_that_nobody_wrote_is_not_said(write: Write, phase: str) -> None:
+    name = phase.partition(":")[0]
+    with pytest.raises(InvalidScenario) as error:
+        load_scenario(write({f"{name}: {'30s' if name == 'inject' else '20s'}": phase}))
+    (problem,) = error.value.problems
+    assert problem.field == f"phases.{name}"
+
+
 def test_leaves_that_outlive_the_fault_are_refused(write: Write) -> None:
     path = write(
         {
