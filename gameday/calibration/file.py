@@ -28,7 +28,8 @@ from sim.model.distributions import Distribution, Exponential, LogNormal, Mixtur
 from sim.model.parameters import Delays
 from sim.observation import ClientSample, Observation
 
-SCHEMA = "gameday.dev/calibration/v1"
+SCHEMA = "gameday.dev/calibration/v2"
+"""v1 had a drift of the overhead alone."""
 MOST_REQUESTS = 10_000
 _KINDS: dict[str, type[Any]] = {
     "lognormal": LogNormal,

@@ -94,7 +94,7 @@ def test_a_route_that_the_file_lacks_keeps_its_declared_time_widely(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{}", b"[1]", b'{"schema": "gameday.dev/calibration/v1"}', b"\xff\xfe", b'{"schema": 7}']
+    "body", [b"", b"{}", b"[1]", b'{"schema": "gameday.dev/calibration/v2"}', b"\xff\xfe", b'{"schema": 7}']
 )
 def test_a_file_that_is_none_is_refused(body: bytes, tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
