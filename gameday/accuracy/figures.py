@@ -33,8 +33,8 @@ def write_figures(page: Path, evidence: Sequence[Evidence]) -> list[tuple[str, s
             "Share of measured values inside the 50, 80 and 90 % intervals",
             _calibration(tuning, held_out),
         ),
-        ("pit", pit.format(""), _pit(tuning)),
-        *([("pit-held-out", pit.format(", held out"), _pit(held_out))] if held_out else []),
+        *([("pit", pit.format(""), _pit(tuning))] if _moved(tuning) else []),
+        *([("pit-held-out", pit.format(", held out"), _pit(held_out))] if _moved(held_out) else []),
         ("sharpness", "Width of the 90 % intervals by quantity, both halves", _sharpness(evidence)),
     ]
     written = []
@@ -61,11 +61,14 @@ def _points(runs: Sequence[Evidence], *, moved_only: bool) -> list[CalibrationPo
     return points
 
 
+def _moved(evidence: Sequence[Evidence]) -> list[tuple[float, float]]:
+    return [row.pit for run in evidence for row in run.moved_rows if not is_event(row.quantity)]
+
+
 def _pit(evidence: Sequence[Evidence]) -> str:
-    moved = [row.pit for run in evidence for row in run.moved_rows if not is_event(row.quantity)]
     share = coverage(evidence, moved_only=True)
     band = binomial_band(1.0 / BINS, share.effective) if share.effective >= BINS else None
-    return pit_chart(pit_histogram(moved, BINS), band)
+    return pit_chart(pit_histogram(_moved(evidence), BINS), band)
 
 
 def _sharpness(evidence: Sequence[Evidence]) -> str:

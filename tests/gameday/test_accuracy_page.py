@@ -305,6 +305,17 @@ def test_a_suite_without_a_tuning_part_has_no_column_for_it() -> None:
     assert "| asked | tuning |  | held out |  |" in render([run(row()), run(row(), part="held-out")], (), (), "x")
 
 
+def test_no_histogram_is_drawn_of_nothing(tmp_path: Path) -> None:
+    calm = [run(row(measured=1.0, naive=1.0)) for _ in range(3)]
+    moved = [run(row(), part="held-out", name="kill") for _ in range(3)]
+
+    def drawn(evidence: list[Evidence]) -> list[str]:
+        return [name for name, _ in write_figures(tmp_path / "page.md", evidence) if "-pit" in name]
+
+    assert drawn(calm) == []
+    assert drawn(calm + moved) == ["page-pit-held-out.svg"]
+
+
 def test_the_page_says_on_how_many_cores_runs_were_made() -> None:
     one, two = run(row(), cores=1, others=0.02), run(row(), cores=2)
     page = render([one, one, two], [], [], "gameday accuracy")
