@@ -26,15 +26,18 @@ def write_figures(page: Path, evidence: Sequence[Evidence]) -> list[tuple[str, s
     evidence = mark_moved(evidence)
     tuning = [run for run in evidence if run.part == "tuning"]
     held_out = [run for run in evidence if run.part == "held-out"]
-    pit = "PIT of the quantities that the faults moved{}; flat is calibrated, grey is chance"
+    pits = [
+        (name, f"PIT of the quantities that the faults moved{part}; flat is calibrated, grey is chance", chart)
+        for name, part, runs in (("pit", "", tuning), ("pit-held-out", ", held out", held_out))
+        if (chart := _pit(runs))
+    ]
     drawn = [
         (
             "calibration",
             "Share of measured values inside the 50, 80 and 90 % intervals",
             _calibration(tuning, held_out),
         ),
-        *([("pit", pit.format(""), _pit(tuning))] if _moved(tuning) else []),
-        *([("pit-held-out", pit.format(", held out"), _pit(held_out))] if _moved(held_out) else []),
+        *pits,
         ("sharpness", "Width of the 90 % intervals by quantity, both halves", _sharpness(evidence)),
     ]
     written = []
@@ -61,14 +64,14 @@ def _points(runs: Sequence[Evidence], *, moved_only: bool) -> list[CalibrationPo
     return points
 
 
-def _moved(evidence: Sequence[Evidence]) -> list[tuple[float, float]]:
-    return [row.pit for run in evidence for row in run.moved_rows if not is_event(row.quantity)]
-
-
 def _pit(evidence: Sequence[Evidence]) -> str:
+    """Empty where no fault moved anything."""
+    moved = [row.pit for run in evidence for row in run.moved_rows if not is_event(row.quantity)]
+    if not moved:
+        return ""
     share = coverage(evidence, moved_only=True)
     band = binomial_band(1.0 / BINS, share.effective) if share.effective >= BINS else None
-    return pit_chart(pit_histogram(_moved(evidence), BINS), band)
+    return pit_chart(pit_histogram(moved, BINS), band)
 
 
 def _sharpness(evidence: Sequence[Evidence]) -> str:

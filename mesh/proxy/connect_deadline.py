@@ -1,10 +1,10 @@
 """The time that another end has to accept a connection, in which a stall of our own event loop does not count.
 
 A loop that did not turn for a while, on a machine with too little CPU, finds its timers due and the other end's answer
-there in one turn, and the timers come first. Tokio's timeout, which Linkerd uses, looks at the answer first. And one
-that turns slowly all the time needs several such turns from the answer to the connection. So a deadline that is due
-lets the loop turn a few times more, which costs a loop at leisure microseconds: what the kernel held by then has been
-read when the deadline passes.
+there in one turn, and the timers come first. Tokio's timeout, which Linkerd uses, looks at the answer first. So a
+deadline that is due lets the loop turn a few times more, which costs a loop at leisure microseconds: what the kernel
+held by then has been read when the deadline passes. That alone is not enough after a stall, in which we may have been
+late to send what the other end answers: it gets that time back.
 """
 
 from __future__ import annotations
