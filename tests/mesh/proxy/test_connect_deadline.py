@@ -20,6 +20,7 @@ from mesh.api.messages import Endpoint
 from mesh.behavior.backend import Backend, BackendSettings, Multiplex
 from mesh.behavior.outcome import Cause
 from mesh.proxy.config import Address
+from mesh.proxy.connect_deadline import ConnectDeadline
 from mesh.proxy.dial import Dialler, Peer, ServerEnd
 from mesh.proxy.driver import BackendDriver
 
@@ -142,6 +143,21 @@ def test_what_the_loop_sleeps_is_not_the_other_ends_delay(policy: Any, turns: in
         assert ticket.writable == [True]
         assert (ticket.refusals, telemetry.failed) == ([], [])
         server.close()
+
+    with asyncio.Runner(loop_factory=policy) as runner:
+        runner.run(body())
+
+
+@pytest.mark.parametrize("policy", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_what_the_loop_was_late_to_send_has_the_time_to_be_answered(policy: Any) -> None:
+    async def body() -> None:
+        passed: list[bool] = []
+        deadline = ConnectDeadline(asyncio.get_running_loop(), DEADLINE_SECONDS, passed.append, True)
+        time.sleep(LONG * DEADLINE_SECONDS)
+        await asyncio.sleep(0.5 * DEADLINE_SECONDS)  # the answer's way
+        deadline.cancel()
+        await asyncio.sleep(2 * DEADLINE_SECONDS)
+        assert not passed
 
     with asyncio.Runner(loop_factory=policy) as runner:
         runner.run(body())
